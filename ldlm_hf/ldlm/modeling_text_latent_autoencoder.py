@@ -1,0 +1,285 @@
+"""Text to a fixed number of latent vectors and back: `x ≈ D_lm(D_ae(E_ae(E_lm(x))))` (paper, §3.1).
+
+`E_lm` and `D_lm` are the halves of any encoder-decoder LM. `E_lm` is frozen and stays in eval mode in every stage; so is
+the shared embedding, without which `E_lm` would not be frozen. `E_ae` and `D_ae` are cross-attention-only blocks whose
+first queries are learned. What differs from the paper, which is silent about it: the latents are bounded vector by vector
+and standardised by statistics fitted over training latents, since the diffusion schedule assumes unit variance, and the
+decoder can be trained with noise on the latents, since diffusion samples are never exactly on the manifold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.models.attention import Attention, FeedForward
+from torch import Tensor, nn
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
+
+from ..masks import padding_mask
+from .configuration_text_latent_autoencoder import TextLatentAutoencoderConfig
+
+
+@dataclass
+class TextLatentAutoencoderOutput(ModelOutput):
+    """What `TextLatentAutoencoder.forward` returns.
+
+    Attributes:
+        loss (`Tensor` of shape `()`, *optional*): mean cross-entropy per target token, in nats, where labels were given.
+        logits (`Tensor` of shape `(batch, target_length, vocabulary)`): scores of the next token.
+        latents (`Tensor` of shape `(batch, latent_length, latent_dim)`): standardised latents, float32, before noise.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    latents: Tensor | None = None
+
+
+class TextLatentAutoencoder(PreTrainedModel):
+    """Autoencoder of texts over a frozen LM encoder (paper, §3.1)."""
+
+    config: TextLatentAutoencoderConfig
+    config_class = TextLatentAutoencoderConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["CrossAttentionBlock"]
+
+    def __init__(self, config: TextLatentAutoencoderConfig):
+        """Build the model with random weights; see [`~TextLatentAutoencoder.from_seq2seq`] for a pretrained LM."""
+        super().__init__(config)
+        self.seq2seq = AutoModelForSeq2SeqLM.from_config(config.seq2seq_config)
+        width = config.seq2seq_config.hidden_size
+        num_states = len(config.encoder_layers) if config.encoder_layers_axis == "feature" else 1
+        sizes = (config.num_layers, config.num_attention_heads)
+        self.compressor = CrossAttentionStack(config.latent_length, width, width * num_states, *sizes)
+        self.to_latent = nn.Linear(width, config.latent_dim)
+        self.from_latent = nn.Linear(config.latent_dim, width)
+        self.expander = CrossAttentionStack(config.decoder_length, width, width, *sizes)
+        shape = (config.latent_length, config.latent_dim)
+        self.register_buffer("latent_mean", torch.zeros(shape))
+        self.register_buffer("latent_std", torch.ones(shape))
+        self.register_buffer("latent_count", torch.zeros((), dtype=torch.long))  # latents that the statistics saw
+        self.generation_config = _greedy_generation_config(config.seq2seq_config)
+        self._freeze()
+        self.post_init()
+
+    @classmethod
+    def from_seq2seq(cls, pretrained_model_name_or_path: str, *, seq2seq_kwargs: dict | None = None, **config_kwargs):
+        """Build the autoencoder around a pretrained encoder-decoder LM; `E_ae` and `D_ae` are new.
+
+        Args:
+            pretrained_model_name_or_path (`str`): Hub id or folder of a BART, T5 or other encoder-decoder LM.
+            seq2seq_kwargs (`dict`, *optional*): arguments for `AutoModelForSeq2SeqLM.from_pretrained`.
+            config_kwargs: fields of [`TextLatentAutoencoderConfig`], such as `latent_length=16, latent_dim=256`.
+
+        Raises:
+            OSError: if the LM cannot be found or read.
+            ValueError: if a field of the configuration is unknown or out of range.
+        """
+        unknown = set(config_kwargs) - set(TextLatentAutoencoderConfig.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f"TextLatentAutoencoderConfig has no field {sorted(unknown)}.")
+        seq2seq = AutoModelForSeq2SeqLM.from_pretrained(pretrained_model_name_or_path, **(seq2seq_kwargs or {}))
+        model = cls(TextLatentAutoencoderConfig(seq2seq_config=seq2seq.config, **config_kwargs))
+        model.seq2seq.load_state_dict(seq2seq.state_dict())
+        return model
+
+    def train(self, mode: bool = True) -> TextLatentAutoencoder:
+        """Set the training mode of everything but the frozen encoder, which stays in eval mode."""
+        super().train(mode)
+        self.seq2seq.get_encoder().eval()
+        return self
+
+    @property
+    def has_latent_statistics(self) -> bool:
+        """Whether the latent statistics were fitted; stage 2 refuses an autoencoder without them."""
+        return self.latent_count.item() > 0
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the standardised latents of a batch of texts.
+
+        Args:
+            input_ids (`Tensor` of shape `(batch, length)`): token ids, int64.
+            attention_mask (`Tensor` of shape `(batch, length)`, *optional*): 1 for tokens and 0 for padding.
+
+        Returns:
+            `Tensor` of shape `(batch, latent_length, latent_dim)`, float32.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        states = self._encoder_states(input_ids, attention_mask)  # (batch, keys, width x states)
+        if self.config.encoder_layers_axis == "sequence":
+            attention_mask = attention_mask.repeat(1, len(self.config.encoder_layers))
+        compressed = self.to_latent(self.compressor(states, padding_mask(attention_mask, states.dtype)))
+        latents = _bound(compressed.float(), self.config.latent_norm)
+        return (latents - self.latent_mean.float()) / self.latent_std.float()
+
+    def expand(self, latents: Tensor) -> Tensor:
+        """Return the `(batch, decoder_length, width)` states that the LM decoder attends to (`D_ae`)."""
+        raw = latents.float() * self.latent_std.float() + self.latent_mean.float()
+        return self.expander(self.from_latent(raw.to(self.from_latent.weight.dtype)))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        latent_noise: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> TextLatentAutoencoderOutput | tuple[Tensor, ...]:
+        """Encode texts, add noise to their latents if any is given, and score the reconstruction (cross-entropy).
+
+        Args:
+            input_ids (`Tensor` of shape `(batch, length)`): token ids, int64.
+            attention_mask (`Tensor` of shape `(batch, length)`, *optional*): 1 for tokens and 0 for padding.
+            labels (`Tensor` of shape `(batch, target_length)`, *optional*): tokens to reconstruct, -100 where padding;
+                by default `input_ids` with -100 where `attention_mask` is 0.
+            latent_noise (`Tensor` of shape `(batch, latent_length, latent_dim)`, *optional*): noise to add to the
+                standardised latents before they are decoded.
+            return_dict (`bool`, *optional*, defaults to `True`): return a [`TextLatentAutoencoderOutput`] or a tuple.
+
+        Returns:
+            [`TextLatentAutoencoderOutput`], or its fields as a tuple.
+        """
+        if labels is None:
+            labels = input_ids if attention_mask is None else input_ids.masked_fill(attention_mask == 0, -100)
+        latents = self.encode(input_ids, attention_mask)
+        noised = latents if latent_noise is None else latents + latent_noise
+        states = BaseModelOutput(last_hidden_state=self.expand(noised))
+        output = self.seq2seq(encoder_outputs=states, labels=labels, use_cache=False)
+        result = TextLatentAutoencoderOutput(loss=output.loss, logits=output.logits, latents=latents)
+        return result if return_dict else result.to_tuple()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, generation_config: GenerationConfig | None = None, **generate_kwargs) -> Tensor:
+        """Write out latents as token ids with the LM decoder, greedily unless told otherwise.
+
+        Args:
+            latents (`Tensor` of shape `(batch, latent_length, latent_dim)`): standardised latents.
+            generation_config (`GenerationConfig`, *optional*): how to generate; the model's own is greedy.
+            generate_kwargs: passed on to `generate`, such as `max_new_tokens`.
+
+        Returns:
+            `Tensor` of shape `(batch, length)`, int64; every row ends at its end-of-sequence token, then padding.
+        """
+        states = BaseModelOutput(last_hidden_state=self.expand(latents))
+        config = self.generation_config if generation_config is None else generation_config
+        return self.seq2seq.generate(encoder_outputs=states, generation_config=config, **generate_kwargs)
+
+    @torch.no_grad()
+    def set_latent_statistics(self, latents: Tensor) -> None:
+        """Fit the latent statistics to standardised `latents` of shape `(count, latent_length, latent_dim)`.
+
+        The latents are those that `encode` returns, so fitting twice refines rather than breaks the statistics.
+
+        Raises:
+            ValueError: for latents of another shape, fewer than two of them, or any that is not finite.
+        """
+        if latents.ndim != 3 or latents.shape[1:] != self.latent_mean.shape or len(latents) < 2:
+            shape = tuple(self.latent_mean.shape)
+            raise ValueError(f"`latents` has to be (2 or more, {shape[0]}, {shape[1]}), but is {tuple(latents.shape)}.")
+        raw = latents.float().to(self.latent_std.device) * self.latent_std.float() + self.latent_mean.float()
+        if not raw.isfinite().all():
+            raise ValueError("`latents` holds values that are not finite; the autoencoder diverged.")
+        center, scale = raw.mean(0), raw.std(0)
+        if self.config.latent_statistics == "robust":
+            low, center, high = torch.stack([column.quantile(torch.tensor([0.25, 0.5, 0.75])) for column in raw.flatten(1).T]).T
+            center, scale = center.view_as(raw[0]), 0.7413 * (high - low).view_as(raw[0])
+        elif self.config.latent_statistics == "scalar":
+            scale = (raw - center).square().mean().sqrt().expand_as(center)
+        self.latent_mean.copy_(center)
+        self.latent_std.copy_(scale.clamp_min(1e-4))
+        self.latent_count.fill_(len(latents))
+
+    def _encoder_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        layers, encoder = self.config.encoder_layers, self.seq2seq.get_encoder()
+        with torch.no_grad():  # frozen in every stage
+            output = encoder(input_ids, attention_mask=attention_mask, output_hidden_states=layers != [-1])
+        if layers == [-1]:
+            return output.last_hidden_state
+        states = [output.last_hidden_state if layer == -1 else output.hidden_states[layer] for layer in layers]
+        return torch.cat(states, dim=-1 if self.config.encoder_layers_axis == "feature" else 1)
+
+    def _freeze(self) -> None:
+        frozen = [self.seq2seq.get_encoder(), self.seq2seq.get_input_embeddings()]
+        if not self.config.train_lm_decoder:
+            frozen.append(self.seq2seq)
+        for module in frozen:
+            module.requires_grad_(False)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            if module.weight is not None:
+                init.ones_(module.weight)
+                init.zeros_(module.bias)
+        elif isinstance(module, CrossAttentionStack):
+            init.normal_(module.queries)
+        elif isinstance(module, TextLatentAutoencoder):
+            init.zeros_(module.latent_mean)
+            init.ones_(module.latent_std)
+            init.zeros_(module.latent_count)
+
+
+class CrossAttentionStack(nn.Module):
+    """Cross-attention-only blocks: `length` learned queries read from states of any length (paper, §3.1)."""
+
+    def __init__(self, length: int, width: int, states_width: int, num_layers: int, num_heads: int):
+        """Make the learned queries `(length, width)` and the blocks that read `(batch, keys, states_width)`."""
+        super().__init__()
+        self.queries = nn.Parameter(torch.zeros(length, width))
+        self.norm_in = nn.LayerNorm(states_width)
+        self.blocks = nn.ModuleList([CrossAttentionBlock(width, states_width, num_heads) for _ in range(num_layers)])
+        self.norm_out = nn.LayerNorm(width)
+
+    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return `(batch, length, width)` from `(batch, keys, states_width)` and an additive `(batch, 1, 1, keys)` mask."""
+        states = self.norm_in(states)
+        hidden_states = self.queries.to(states.dtype).expand(len(states), -1, -1)  # (batch, length, width)
+        for block in self.blocks:
+            hidden_states = block(hidden_states, states, mask)
+        return self.norm_out(hidden_states)
+
+
+class CrossAttentionBlock(nn.Module):
+    """Pre-norm cross-attention and feed-forward, each with a residual."""
+
+    def __init__(self, width: int, states_width: int, num_heads: int):
+        """Make a block of `width` that reads states of `states_width`."""
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, states_width, heads=num_heads, dim_head=width // num_heads, bias=True)
+        self.norm2 = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, activation_fn="gelu")
+
+    def forward(self, hidden_states: Tensor, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the new `(batch, length, width)` hidden states."""
+        hidden_states = hidden_states + self.attention(self.norm1(hidden_states), states, attention_mask=mask)
+        return hidden_states + self.feed_forward(self.norm2(hidden_states))
+
+
+def _bound(latents: Tensor, latent_norm: str) -> Tensor:
+    if latent_norm == "rms":
+        return nn.functional.rms_norm(latents, latents.shape[-1:], eps=1e-6)
+    return nn.functional.layer_norm(latents, latents.shape[-1:]) if latent_norm == "layer_norm" else latents
+
+
+def _greedy_generation_config(config) -> GenerationConfig:
+    # BART's own settings (4 beams, no_repeat_ngram_size=3) make most reasoning chains impossible to write.
+    start = config.decoder_start_token_id
+    return GenerationConfig(
+        max_new_tokens=getattr(config, "max_position_embeddings", 512) - 1,
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        decoder_start_token_id=config.bos_token_id if start is None else start,
+    )

@@ -57,6 +57,8 @@ class TextLatentAutoencoderConfig(PreTrainedConfig):
             self.seq2seq_config = AutoConfig.for_model(**self.seq2seq_config)
         if self.encoder_layers is None:
             self.encoder_layers = [-1]
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            kwargs.setdefault(name, getattr(self.seq2seq_config, name))
         kwargs.setdefault("is_encoder_decoder", True)
         super().__post_init__(**kwargs)
 
@@ -68,7 +70,9 @@ class TextLatentAutoencoderConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` has to be at least 1, but is {getattr(self, name)}.")
         width = self.seq2seq_config.hidden_size
         if width % self.num_attention_heads:
-            raise ValueError(f"`num_attention_heads` ({self.num_attention_heads}) has to divide the LM's width ({width}).")
+            raise ValueError(
+                f"`num_attention_heads` ({self.num_attention_heads}) has to divide the LM's width ({width})."
+            )
         if not self.encoder_layers:
             raise ValueError("`encoder_layers` has to name at least one hidden state, such as [-1].")
         options = {

@@ -9,16 +9,19 @@ decoder can be trained with noise on the latents, since diffusion samples are ne
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from diffusers.models.attention import Attention, FeedForward
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
+from ..checkpoints import check_complete, complete_loading_kwargs
 from ..masks import padding_mask
 from .configuration_text_latent_autoencoder import TextLatentAutoencoderConfig
 
@@ -48,6 +51,7 @@ class TextLatentAutoencoder(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["CrossAttentionBlock"]
+    _keep_in_fp32_modules_strict = ["latent_mean", "latent_std"]
 
     def __init__(self, config: TextLatentAutoencoderConfig):
         """Build the model with random weights; see [`~TextLatentAutoencoder.from_seq2seq`] for a pretrained LM."""
@@ -88,6 +92,21 @@ class TextLatentAutoencoder(PreTrainedModel):
         model = cls(TextLatentAutoencoderConfig(seq2seq_config=seq2seq.config, **config_kwargs))
         model.seq2seq.load_state_dict(seq2seq.state_dict())
         return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, *args, output_loading_info: bool = False, **kwargs):
+        """Load a saved autoencoder as `PreTrainedModel.from_pretrained` does, but never an incomplete or pickled one.
+
+        Raises:
+            OSError: if files or weights are missing, truncated or of another shape.
+        """
+        kwargs = complete_loading_kwargs(kwargs)
+        try:
+            model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except (SafetensorError, RuntimeError) as error:
+            raise OSError(f"{str(pretrained_model_name_or_path)!r} has unreadable weights: {error}") from error
+        check_complete(cls.__name__, pretrained_model_name_or_path, info)
+        return (model, info) if output_loading_info else model
 
     def train(self, mode: bool = True) -> TextLatentAutoencoder:
         """Set the training mode of everything but the frozen encoder, which stays in eval mode."""
@@ -162,14 +181,15 @@ class TextLatentAutoencoder(PreTrainedModel):
         Args:
             latents (`Tensor` of shape `(batch, latent_length, latent_dim)`): standardised latents.
             generation_config (`GenerationConfig`, *optional*): how to generate; the model's own is greedy.
-            generate_kwargs: passed on to `generate`, such as `max_new_tokens`.
+            generate_kwargs: what to change in it, such as `max_new_tokens`.
 
         Returns:
             `Tensor` of shape `(batch, length)`, int64; every row ends at its end-of-sequence token, then padding.
         """
         states = BaseModelOutput(last_hidden_state=self.expand(latents))
-        config = self.generation_config if generation_config is None else generation_config
-        return self.seq2seq.generate(encoder_outputs=states, generation_config=config, **generate_kwargs)
+        config = deepcopy(self.generation_config if generation_config is None else generation_config)
+        config.update(**generate_kwargs)
+        return self.seq2seq.generate(encoder_outputs=states, generation_config=config)
 
     @torch.no_grad()
     def set_latent_statistics(self, latents: Tensor) -> None:
@@ -182,19 +202,33 @@ class TextLatentAutoencoder(PreTrainedModel):
         """
         if latents.ndim != 3 or latents.shape[1:] != self.latent_mean.shape or len(latents) < 2:
             shape = tuple(self.latent_mean.shape)
-            raise ValueError(f"`latents` has to be (2 or more, {shape[0]}, {shape[1]}), but is {tuple(latents.shape)}.")
+            raise ValueError(
+                f"`latents` has to be (2 or more, {shape[0]}, {shape[1]}), but is {tuple(latents.shape)}."
+            )
         raw = latents.float().to(self.latent_std.device) * self.latent_std.float() + self.latent_mean.float()
         if not raw.isfinite().all():
             raise ValueError("`latents` holds values that are not finite; the autoencoder diverged.")
         center, scale = raw.mean(0), raw.std(0)
         if self.config.latent_statistics == "robust":
-            low, center, high = torch.stack([column.quantile(torch.tensor([0.25, 0.5, 0.75])) for column in raw.flatten(1).T]).T
+            low, center, high = torch.stack(
+                [column.quantile(torch.tensor([0.25, 0.5, 0.75])) for column in raw.flatten(1).T]
+            ).T
             center, scale = center.view_as(raw[0]), 0.7413 * (high - low).view_as(raw[0])
         elif self.config.latent_statistics == "scalar":
             scale = (raw - center).square().mean().sqrt().expand_as(center)
         self.latent_mean.copy_(center)
         self.latent_std.copy_(scale.clamp_min(1e-4))
         self.latent_count.fill_(len(latents))
+
+    def _apply(self, fn, recurse: bool = True):
+        # Latents stay float32 whatever the model is cast to, and so do the statistics that scale them.
+        kept = {name: getattr(self, name) for name in ("latent_mean", "latent_std")}
+        super()._apply(fn, recurse)
+        for name, value in kept.items():
+            moved = getattr(self, name)
+            if moved.dtype != value.dtype:
+                setattr(self, name, value.to(moved.device))
+        return self
 
     def _encoder_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         layers, encoder = self.config.encoder_layers, self.seq2seq.get_encoder()

@@ -36,9 +36,14 @@ def build_tokenizer(
     """
     if granularity not in ("number", "digit"):
         raise ValueError(f"`granularity` has to be 'number' or 'digit', but is {granularity!r}.")
-    pattern = "▁?[0-9]+|▁?[^▁0-9\\w]|▁?[^\\W0-9_]+" if granularity == "number" else "▁?[0-9]|▁?[^▁0-9\\w]|▁?[^\\W0-9_]+"
+    pattern = (
+        "▁?[0-9]+|▁?[^▁0-9\\w]|▁?[^\\W0-9_]+" if granularity == "number" else "▁?[0-9]|▁?[^▁0-9\\w]|▁?[^\\W0-9_]+"
+    )
     splitter = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(prepend_scheme="always", split=False), pre_tokenizers.Split(Regex(pattern), "isolated")]
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="always", split=False),
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+        ]
     )
     known: dict[str, None] = {}
     for text in texts:

@@ -17,7 +17,10 @@ from diffusers.models.attention import Attention, AttentionMixin, FeedForward
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.normalization import AdaLayerNormContinuous, AdaLayerNormZero
 from diffusers.utils import BaseOutput
+from safetensors import SafetensorError
 from torch import Tensor, nn
+
+from ..checkpoints import check_complete, complete_loading_kwargs
 
 
 CONDITIONINGS = ("in_context", "cross_attention", "adaln_zero")
@@ -100,7 +103,9 @@ class LatentDiT(ModelMixin, ConfigMixin, AttentionMixin):
                 f"({latent_length})."
             )
         if hidden_size % num_attention_heads:
-            raise ValueError(f"`num_attention_heads` ({num_attention_heads}) has to divide `hidden_size` ({hidden_size}).")
+            raise ValueError(
+                f"`num_attention_heads` ({num_attention_heads}) has to divide `hidden_size` ({hidden_size})."
+            )
         width = hidden_size * length // latent_length  # d_proj, the features of one latent
         channels_out = latent_dim * (2 if learned_variance and conditioning != "in_context" else 1)
 
@@ -127,6 +132,21 @@ class LatentDiT(ModelMixin, ConfigMixin, AttentionMixin):
         self.gradient_checkpointing = False
         self._initialize()
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, output_loading_info: bool = False, **kwargs):
+        """Load a saved denoiser as `ModelMixin.from_pretrained` does, but never an incomplete or pickled one.
+
+        Raises:
+            OSError: if files or weights are missing, truncated or of another shape.
+        """
+        kwargs = complete_loading_kwargs(kwargs)
+        try:
+            model, info = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except (SafetensorError, RuntimeError, ValueError) as error:
+            raise OSError(f"{str(pretrained_model_name_or_path)!r} has unreadable weights: {error}") from error
+        check_complete(cls.__name__, pretrained_model_name_or_path, info)
+        return (model, info) if output_loading_info else model
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -134,6 +154,7 @@ class LatentDiT(ModelMixin, ConfigMixin, AttentionMixin):
         encoder_hidden_states: Tensor | None = None,
         condition_dropped: Tensor | None = None,
         previous_estimate: Tensor | None = None,
+        estimate_dropped: Tensor | None = None,
         return_dict: bool = True,
     ) -> LatentDiTOutput | tuple[Tensor, ...]:
         """Predict the clean latents (or v, or the noise) from noised ones.
@@ -146,6 +167,7 @@ class LatentDiT(ModelMixin, ConfigMixin, AttentionMixin):
             condition_dropped (`Tensor` of shape `(batch,)`, *optional*): `True` where a sample gets the null condition.
             previous_estimate (`Tensor` of shape `(batch, latent_length, latent_dim)`, *optional*): an earlier estimate of
                 x0, read by models with self-conditioning only; a learned one by default.
+            estimate_dropped (`Tensor` of shape `(batch,)`, *optional*): `True` where a sample gets the learned estimate.
             return_dict (`bool`, *optional*, defaults to `True`): return a [`LatentDiTOutput`] or a tuple.
 
         Returns:
@@ -153,11 +175,10 @@ class LatentDiT(ModelMixin, ConfigMixin, AttentionMixin):
         """
         batch, dtype = len(hidden_states), self.proj_in.weight.dtype
         hidden_states = hidden_states.to(dtype)
-        condition = self._condition(batch, encoder_hidden_states, condition_dropped)
+        condition = _replace(encoder_hidden_states, condition_dropped, self.null_condition, batch)
         if self.config.self_conditioning:
-            if previous_estimate is None:
-                previous_estimate = self.null_estimate.expand(batch, -1, -1)
-            hidden_states = torch.cat([hidden_states, previous_estimate.to(dtype)], dim=-1)
+            estimate = _replace(previous_estimate, estimate_dropped, self.null_estimate, batch)
+            hidden_states = torch.cat([hidden_states, estimate], dim=-1)
 
         hidden_states = self._view_tokens(self.proj_in(hidden_states)) + self.position  # (batch, length, hidden)
         condition = self._view_tokens(self.proj_condition(condition))  # (batch, length, hidden)
@@ -185,13 +206,6 @@ class LatentDiT(ModelMixin, ConfigMixin, AttentionMixin):
         output = LatentDiTOutput(sample=sample, variance=variance)
         return output if return_dict else output.to_tuple()
 
-    def _condition(self, batch: int, condition: Tensor | None, dropped: Tensor | None) -> Tensor:
-        null = self.null_condition.expand(batch, -1, -1)
-        if condition is None:
-            return null
-        condition = condition.to(null.dtype)
-        return condition if dropped is None else torch.where(dropped[:, None, None], null, condition)
-
     def _embed_time(self, timestep: Tensor, batch: int) -> Tensor:
         timestep = timestep.float().expand(batch) * (TIME_SCALE / self.config.num_train_timesteps)
         return self.time_embedding(self.time_proj(timestep).to(self.time_embedding.linear_1.weight.dtype))
@@ -217,7 +231,10 @@ class LatentDiT(ModelMixin, ConfigMixin, AttentionMixin):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for parameter in (self.position, *([] if self.config.conditioning == "adaln_zero" else [self.condition_position])):
+        for parameter in (
+            self.position,
+            *([] if self.config.conditioning == "adaln_zero" else [self.condition_position]),
+        ):
             nn.init.normal_(parameter, std=0.02)
         for linear in (self.time_embedding.linear_1, self.time_embedding.linear_2):
             nn.init.normal_(linear.weight, std=0.02)
@@ -254,3 +271,12 @@ class LatentDiTBlock(nn.Module):
             hidden_states = hidden_states + self.cross_attention(hidden_states, context)
         normed = self.norm2(hidden_states) * (1 + scale[:, None]) + shift[:, None]
         return hidden_states + gate_mlp[:, None] * self.feed_forward(normed)
+
+
+def _replace(given: Tensor | None, dropped: Tensor | None, learned: Tensor, batch: int) -> Tensor:
+    """Return `given` in the dtype of `learned`, with `learned` in the rows where it is `dropped`, or everywhere."""
+    learned = learned.expand(batch, -1, -1)
+    if given is None:
+        return learned
+    given = given.to(learned.dtype)
+    return given if dropped is None else torch.where(dropped[:, None, None], learned, given)

@@ -1,0 +1,139 @@
+"""Stage 1: train the autoencoder to give texts back, on prompts and targets alike (paper, §3.1).
+
+Each text's latents get Gaussian noise of its own strength, uniform up to the configuration's `latent_noise`, so that the
+decoder also reads latents that are a little off, as those of a diffusion model are. After the last step the latent
+statistics are fitted; stage 2 refuses an autoencoder without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+
+from ..noise import rand_rows, randn_rows
+from ..training import ReproducibleTrainer, ReproducibleTrainingArguments
+from .modeling_text_latent_autoencoder import TextLatentAutoencoder
+from .reconstruction import reconstruction_accuracy
+
+
+TEXT_COLUMNS = ("prompt", "target")
+
+
+@dataclass
+class AutoencoderTrainingArguments(ReproducibleTrainingArguments):
+    """Arguments of [`AutoencoderTrainer`], beside those of `TrainingArguments`.
+
+    Args:
+        statistics_size (`int`, *optional*, defaults to 20000): most texts that the latent statistics are fitted to.
+        reconstruction_size (`int`, *optional*, defaults to 512): most held-out targets that `evaluate` reconstructs.
+    """
+
+    statistics_size: int = field(default=20_000, metadata={"help": "Most texts for the latent statistics."})
+    reconstruction_size: int = field(default=512, metadata={"help": "Most held-out targets to reconstruct."})
+
+
+class AutoencoderTrainer(ReproducibleTrainer):
+    """Trains a [`TextLatentAutoencoder`] on every text of a data set with the columns `prompt` and `target`."""
+
+    def __init__(
+        self,
+        model: TextLatentAutoencoder,
+        args: AutoencoderTrainingArguments,
+        train_dataset: Dataset,
+        processing_class: PreTrainedTokenizerBase,
+        eval_dataset: Dataset | None = None,
+        **kwargs,
+    ):
+        """Make the trainer.
+
+        Args:
+            model ([`TextLatentAutoencoder`]): the model; only what is not frozen is trained.
+            args ([`AutoencoderTrainingArguments`]): how to train.
+            train_dataset (`Dataset`): with the columns `prompt` and `target` (strings).
+            processing_class (`PreTrainedTokenizerBase`): the tokenizer.
+            eval_dataset (`Dataset`, *optional*): held-out problems with the same columns.
+            kwargs: further arguments of `transformers.Trainer`, such as `callbacks`.
+
+        Raises:
+            ValueError: if a data set lacks a column or a text is longer than the tokenizer allows.
+        """
+        self.heldout_targets = [] if eval_dataset is None else eval_dataset["target"][: args.reconstruction_size]
+        with args.main_process_first(desc="tokenization"):
+            train_dataset = tokenize_texts(train_dataset, processing_class)
+            eval_dataset = None if eval_dataset is None else tokenize_texts(eval_dataset, processing_class)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            data_collator=DataCollatorWithPadding(processing_class),
+            **kwargs,
+        )
+
+    def train(self, *args, **kwargs):
+        """Train, then fit the latent statistics."""
+        output = super().train(*args, **kwargs)
+        self.fit_latent_statistics()
+        return output
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Return the cross-entropy of the reconstruction under latent noise, in nats per token."""
+        output = model(**inputs, latent_noise=self._latent_noise(len(inputs["input_ids"])))
+        return (output.loss, output) if return_outputs else output.loss
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Evaluate; adds the share of held-out targets that are reconstructed exactly, without noise."""
+        metrics = super().evaluate(*args, **kwargs)
+        if self.heldout_targets:
+            model = self.accelerator.unwrap_model(self.model)
+            exact = reconstruction_accuracy(model, self.processing_class, self.heldout_targets)
+            metrics["eval_exact_reconstruction"] = exact
+            self.log({"eval_exact_reconstruction": exact})
+        return metrics
+
+    @torch.no_grad()
+    def fit_latent_statistics(self) -> None:
+        """Fit the latent statistics to evenly spread training texts, in full precision."""
+        model = self.accelerator.unwrap_model(self.model).eval()
+        stride = max(1, len(self.train_dataset) // self.args.statistics_size)
+        texts = self.train_dataset.select(range(0, len(self.train_dataset), stride))
+        latents = []
+        for start in range(0, len(texts), self.args.per_device_eval_batch_size):
+            rows = texts[start : start + self.args.per_device_eval_batch_size]
+            batch = self.processing_class.pad(rows, return_tensors="pt").to(model.device)
+            latents.append(model.encode(batch["input_ids"], batch["attention_mask"]).cpu())
+        model.set_latent_statistics(torch.cat(latents))
+
+    def _latent_noise(self, num_rows: int) -> Tensor | None:
+        config = self.accelerator.unwrap_model(self.model).config
+        if config.latent_noise == 0:
+            return None
+        generators = self.generators(num_rows)
+        strength = config.latent_noise * rand_rows(generators)  # (batch,)
+        noise = randn_rows((config.latent_length, config.latent_dim), generators)  # (batch, length, dim)
+        return (strength[:, None, None] * noise).to(self.args.device)
+
+
+def tokenize_texts(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Return every prompt and every target of `dataset` as one row of `input_ids` and `attention_mask`.
+
+    Raises:
+        ValueError: if a column is missing or a text is longer than the tokenizer's `model_max_length`.
+    """
+    missing = [column for column in TEXT_COLUMNS if column not in dataset.column_names]
+    if missing:
+        raise ValueError(f"The data set has to have the columns {TEXT_COLUMNS}, but lacks {missing}.")
+
+    def tokenize(rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        encoded = tokenizer([text for column in TEXT_COLUMNS for text in rows[column]], truncation=False)
+        longest = max(map(len, encoded["input_ids"]))
+        if longest > tokenizer.model_max_length:
+            raise ValueError(f"A text has {longest} tokens, but `model_max_length` is {tokenizer.model_max_length}.")
+        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+    return dataset.map(tokenize, batched=True, remove_columns=dataset.column_names, desc="Tokenizing")

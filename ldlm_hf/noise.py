@@ -29,11 +29,6 @@ def rand_rows(generators: list[torch.Generator]) -> Tensor:
     return torch.cat([torch.rand(1, generator=generator) for generator in generators])
 
 
-def randint_rows(high: int, generators: list[torch.Generator]) -> Tensor:
-    """Return a `(len(generators),)` int64 tensor, uniform in `[0, high)`, each element from its own generator."""
-    return torch.cat([torch.randint(high, (1,), generator=generator) for generator in generators])
-
-
 def add_noise(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """Return `x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise` (DDPM, eq. 4), in float32.
 

@@ -14,7 +14,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..noise import add_noise, rand_rows, randint_rows, randn_rows
+from ..noise import add_noise, rand_rows, randn_rows
 from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, TimestepBuckets
 from .latent_cache import LATENT_COLUMNS, cache_latents, latent_moments
 from .losses import (
@@ -39,6 +39,8 @@ class DenoiserTrainingArguments(ReproducibleTrainingArguments):
             (the paper's), `"snr"` or `"v"`.
         snr_gamma (`float`, *optional*, defaults to 5.0): ceiling of `"min_snr"`.
         snr_floor (`float`, *optional*, defaults to 0.0): floor of `"min_snr"`.
+        timestep_power (`float`, *optional*, defaults to 1.0): draw timesteps as `T u^(1 / power)` with `u` uniform; above 1
+            the noisy ones, where the answer is decided, come up more often.
         variance_weight (`float`, *optional*, defaults to 0.001): weight of the variance term, multiplied by `T / 1000`; used
             by denoisers with a learned variance only.
         condition_dropout (`float`, *optional*, defaults to 0.1): probability, per sample, of the null condition.
@@ -53,6 +55,7 @@ class DenoiserTrainingArguments(ReproducibleTrainingArguments):
     loss_weighting: str = field(default="none", metadata={"help": "none, min_snr, snr or v."})
     snr_gamma: float = field(default=5.0, metadata={"help": "Ceiling of min_snr."})
     snr_floor: float = field(default=0.0, metadata={"help": "Floor of min_snr."})
+    timestep_power: float = field(default=1.0, metadata={"help": "Above 1 draws noisy timesteps more often."})
     variance_weight: float = field(default=1e-3, metadata={"help": "Weight of the variance term."})
     condition_dropout: float = field(default=0.1, metadata={"help": "Probability of the null condition."})
     self_conditioning_probability: float = field(default=0.5, metadata={"help": "Probability of an own estimate."})
@@ -123,7 +126,8 @@ class DenoiserTrainer(ReproducibleTrainer):
 
         # 1. everything random, row by row
         generators = self.generators(len(x0))
-        timesteps = randint_rows(len(self.alpha_bar), generators).to(device)  # (batch,)
+        position = rand_rows(generators) ** (1 / self.args.timestep_power)
+        timesteps = (position * len(self.alpha_bar)).long().clamp(max=len(self.alpha_bar) - 1).to(device)  # (batch,)
         condition_dropped = (rand_rows(generators) < self.args.condition_dropout).to(device)
         estimate_given = (rand_rows(generators) < self.args.self_conditioning_probability).to(device)
         noise = randn_rows(self.shape, generators).to(device)

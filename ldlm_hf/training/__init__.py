@@ -2,14 +2,20 @@
 
 from .checkpoints import last_complete_checkpoint
 from .ema import EMACallback
+from .optimizers import MuonWithAdamW
 from .progress import TimestepBuckets
+from .recipes import read_recipe, read_section, run_stage
 from .trainer import ReproducibleTrainer, ReproducibleTrainingArguments
 
 
 __all__ = [
     "EMACallback",
+    "MuonWithAdamW",
     "ReproducibleTrainer",
     "ReproducibleTrainingArguments",
     "TimestepBuckets",
     "last_complete_checkpoint",
+    "read_recipe",
+    "read_section",
+    "run_stage",
 ]

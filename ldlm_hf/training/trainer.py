@@ -21,6 +21,7 @@ from transformers.utils import logging
 from ..noise import row_generators
 from .checkpoints import last_complete_checkpoint
 from .ema import EMACallback
+from .optimizers import MuonWithAdamW
 
 
 logger = logging.get_logger(__name__)
@@ -33,9 +34,12 @@ class ReproducibleTrainingArguments(TrainingArguments):
 
     Args:
         ema_decay (`float`, *optional*): decay of the moving average of the weights; none is kept by default.
+        muon_learning_rate (`float`, *optional*): train the matrices inside the layers with Muon at this learning rate, and
+            the rest with AdamW at `learning_rate`; everything follows `optim` by default.
     """
 
     ema_decay: float | None = field(default=None, metadata={"help": "Decay of the moving average of the weights."})
+    muon_learning_rate: float | None = field(default=None, metadata={"help": "Train hidden matrices with Muon."})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Our collators choose the columns themselves."}
     )
@@ -66,6 +70,19 @@ class ReproducibleTrainer(Trainer):
             logger.info(f"Resuming from {found or 'the beginning: there is no complete checkpoint'}.")
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return the optimizer, made once: Muon with AdamW where asked for, else what `optim` names."""
+        if self.optimizer is None and self.args.muon_learning_rate is not None:
+            settings = {
+                "betas": (self.args.adam_beta1, self.args.adam_beta2),
+                "eps": self.args.adam_epsilon,
+                "weight_decay": self.args.weight_decay,
+            }
+            self.optimizer = MuonWithAdamW(
+                model or self.model, self.args.learning_rate, self.args.muon_learning_rate, **settings
+            )
+        return super().create_optimizer() if model is None else super().create_optimizer(model)
+
     def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
         """Run one micro-batch forward and backward."""
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -82,6 +99,15 @@ class ReproducibleTrainer(Trainer):
         """Return the loss of one evaluation batch."""
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
+
+    def save_final(self, folder: str | Path) -> None:
+        """Save the result of the training: the averaged weights where there are any, and the tokenizer."""
+        if not self.args.should_save:
+            return
+        with nullcontext() if self.ema is None else self.ema.applied():
+            self.accelerator.unwrap_model(self.model, keep_torch_compile=False).save_pretrained(folder)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
 
     def generators(self, num_rows: int) -> list[torch.Generator]:
         """Return one generator for each row of the current micro-batch, the same whenever this step is run."""

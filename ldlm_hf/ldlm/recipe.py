@@ -1,0 +1,214 @@
+"""A recipe of this room, stage by stage: LM (pretrained here or taken ready) → autoencoder → denoiser → pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from datasets import Dataset, load_dataset
+from diffusers import DDPMScheduler
+from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, PreTrainedTokenizerBase, set_seed
+
+from ..tasks import TASKS
+from ..training import ReproducibleTrainer, read_section, run_stage
+from .modeling_text_latent_autoencoder import TextLatentAutoencoder
+from .pipeline_latent_reasoning import LatentReasoningPipeline
+from .reconstruction import reconstruction_accuracy
+from .tokenization import build_tokenizer
+from .trainer_autoencoder import AutoencoderTrainer, AutoencoderTrainingArguments
+from .trainer_denoiser import DenoiserTrainer, DenoiserTrainingArguments
+from .trainer_infilling import InfillingTrainer, InfillingTrainingArguments
+from .transformer_latent_dit import LatentDiT
+
+
+SCHEDULER = {  # the paper's diffusion (§3.2); the stock defaults clip samples and never start at T
+    "num_train_timesteps": 1000,
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "sample",
+    "variance_type": "fixed_small",
+    "clip_sample": False,
+    "timestep_spacing": "trailing",
+}
+
+
+@dataclass
+class LatentReasoningRecipe:
+    """All that a training of a latent reasoner depends on.
+
+    Args:
+        output_dir (`str`): where stages, checkpoints and the pipeline go.
+        task (`str`, *optional*): name of the task; without one `dataset` is needed.
+        dataset (`str`, *optional*): Hub id or JSONL file of problems with the columns `prompt`, `target` and `answer`, in
+            place of the task's own; a Hub data set has to have the splits `train` and `validation`, of a file every
+            twentieth row is held out.
+        seed (`int`, *optional*, defaults to 0): of every weight, order and noise.
+        pretrained_seq2seq (`str`, *optional*): Hub id or folder of a ready LM; without one a BART is pretrained.
+        tokenizer (`dict`, *optional*): arguments of [`build_tokenizer`].
+        seq2seq (`dict`, *optional*): fields of the `BartConfig`.
+        seq2seq_training (`dict`, *optional*): fields of [`InfillingTrainingArguments`].
+        autoencoder (`dict`, *optional*): fields of [`TextLatentAutoencoderConfig`].
+        autoencoder_training (`dict`, *optional*): fields of [`AutoencoderTrainingArguments`].
+        denoiser (`dict`, *optional*): arguments of [`LatentDiT`].
+        denoiser_training (`dict`, *optional*): fields of [`DenoiserTrainingArguments`].
+        scheduler (`dict`, *optional*): what differs from the paper's `DDPMScheduler`.
+        report_to (`str`, *optional*, defaults to `"none"`): any tracker of the Trainer, for all stages.
+
+    Raises:
+        ValueError: if there is neither task nor data set, or the task is unknown.
+    """
+
+    output_dir: str
+    task: str | None = None
+    dataset: str | None = None
+    seed: int = 0
+    pretrained_seq2seq: str | None = None
+    tokenizer: dict = field(default_factory=dict)
+    seq2seq: dict = field(default_factory=dict)
+    seq2seq_training: dict = field(default_factory=dict)
+    autoencoder: dict = field(default_factory=dict)
+    autoencoder_training: dict = field(default_factory=dict)
+    denoiser: dict = field(default_factory=dict)
+    denoiser_training: dict = field(default_factory=dict)
+    scheduler: dict = field(default_factory=dict)
+    report_to: str = "none"
+
+    def __post_init__(self):
+        """Check what can be checked before hours of training."""
+        if self.task is None and self.dataset is None:
+            raise ValueError("A recipe needs a `task` or a `dataset`.")
+        if self.task is not None and self.task not in TASKS:
+            raise ValueError(f"`task` has to be one of {sorted(TASKS)}, but is {self.task!r}.")
+
+    def folder(self, stage: str) -> Path:
+        """Return the folder of a stage."""
+        return Path(self.output_dir) / stage
+
+    def settings(self, *sections: str) -> dict:
+        """Return the sections that decide the result of a stage, to be compared when it is resumed."""
+        always = ("task", "dataset", "seed", "pretrained_seq2seq", "tokenizer", "seq2seq", "seq2seq_training")
+        values = asdict(self)
+        return {name: values[name] for name in (*always, *sections)}
+
+    def training_arguments(self, section_class: type, stage: str, values: dict):
+        """Return the training arguments of a stage, with its folder and the recipe's seed."""
+        defaults = {"output_dir": str(self.folder(stage)), "seed": self.seed, "report_to": self.report_to}
+        return read_section(section_class, values, **defaults)
+
+
+def train_recipe(recipe: LatentReasoningRecipe, resume: bool = False) -> tuple[LatentReasoningPipeline, dict]:
+    """Train all stages; return the pipeline, also saved in `output_dir/pipeline`, and a record of each stage.
+
+    With `resume`, finished stages are read back and a broken-off one goes on from its newest complete checkpoint.
+    """
+    train, heldout = load_problems(recipe)
+    records = {
+        "seq2seq": run_stage(
+            recipe.folder("seq2seq"), recipe.settings(), lambda: train_seq2seq(recipe, train, resume), resume
+        ),
+        "autoencoder": run_stage(
+            recipe.folder("autoencoder"),
+            recipe.settings("autoencoder", "autoencoder_training"),
+            lambda: train_autoencoder(recipe, train, heldout, resume),
+            resume,
+        ),
+        "denoiser": run_stage(
+            recipe.folder("denoiser"),
+            recipe.settings("autoencoder", "autoencoder_training", "denoiser", "denoiser_training", "scheduler"),
+            lambda: train_denoiser(recipe, train, heldout, resume),
+            resume,
+        ),
+    }
+    pipeline = LatentReasoningPipeline(
+        autoencoder=TextLatentAutoencoder.from_pretrained(recipe.folder("autoencoder") / "model"),
+        denoiser=LatentDiT.from_pretrained(recipe.folder("denoiser") / "model"),
+        scheduler=make_scheduler(recipe),
+        tokenizer=AutoTokenizer.from_pretrained(recipe.folder("seq2seq") / "model"),
+        task=recipe.task,
+    )
+    pipeline.save_pretrained(recipe.folder("pipeline"))
+    return pipeline, records
+
+
+def load_problems(recipe: LatentReasoningRecipe) -> tuple[Dataset, Dataset]:
+    """Return the training and the validation problems; the test split is never touched in training."""
+    if recipe.dataset is None:
+        task = TASKS[recipe.task]()
+        return task.to_dataset("train", seed=recipe.seed), task.to_dataset("validation", seed=recipe.seed)
+    if not recipe.dataset.endswith((".json", ".jsonl")):
+        splits = load_dataset(recipe.dataset)
+        return splits["train"], splits["validation"]
+    rows = load_dataset("json", data_files=recipe.dataset, split="train")
+    heldout = set(range(0, len(rows), 20))
+    return rows.select([i for i in range(len(rows)) if i not in heldout]), rows.select(sorted(heldout))
+
+
+def train_seq2seq(recipe: LatentReasoningRecipe, train: Dataset, resume: bool) -> dict:
+    """Stage 0: save an encoder-decoder LM and its tokenizer, pretrained by text infilling unless a ready one is named."""
+    folder = recipe.folder("seq2seq") / "model"
+    if recipe.pretrained_seq2seq is not None:
+        AutoTokenizer.from_pretrained(recipe.pretrained_seq2seq).save_pretrained(folder)
+        return {"pretrained": recipe.pretrained_seq2seq}
+    words = TASKS[recipe.task]().words() if recipe.task is not None else ()
+    tokenizer = build_tokenizer([*train["prompt"], *train["target"]], words, **recipe.tokenizer)
+    set_seed(recipe.seed)
+    model = BartForConditionalGeneration(small_bart_config(tokenizer, recipe.seq2seq))
+    args = recipe.training_arguments(InfillingTrainingArguments, "seq2seq", recipe.seq2seq_training)
+    trainer = InfillingTrainer(model, args, train, tokenizer)
+    return _train(trainer, folder, resume)
+
+
+def small_bart_config(tokenizer: PreTrainedTokenizerBase, fields: dict) -> BartConfig:
+    """Return the configuration of a BART for `tokenizer`, with `fields` over the defaults; no forced tokens."""
+    special = {"vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length}
+    return BartConfig(**{**special, "forced_eos_token_id": None, **fields})
+
+
+def train_autoencoder(recipe: LatentReasoningRecipe, train: Dataset, heldout: Dataset, resume: bool) -> dict:
+    """Stage 1: save the autoencoder, and record how well it gives held-out targets back."""
+    source = recipe.pretrained_seq2seq or str(recipe.folder("seq2seq") / "model")
+    tokenizer = AutoTokenizer.from_pretrained(recipe.folder("seq2seq") / "model")
+    set_seed(recipe.seed)
+    model = TextLatentAutoencoder.from_seq2seq(source, **recipe.autoencoder)
+    args = recipe.training_arguments(AutoencoderTrainingArguments, "autoencoder", recipe.autoencoder_training)
+    trainer = AutoencoderTrainer(model, args, train, tokenizer, eval_dataset=heldout)
+    record = _train(trainer, recipe.folder("autoencoder") / "model", resume)
+    exact = reconstruction_accuracy(model, tokenizer, heldout["target"])
+    return {**record, "exact_reconstruction": exact, "num_texts": len(heldout)}
+
+
+def train_denoiser(recipe: LatentReasoningRecipe, train: Dataset, heldout: Dataset, resume: bool) -> dict:
+    """Stage 2: save the denoiser with its averaged weights."""
+    autoencoder = TextLatentAutoencoder.from_pretrained(recipe.folder("autoencoder") / "model")
+    tokenizer = AutoTokenizer.from_pretrained(recipe.folder("seq2seq") / "model")
+    scheduler = make_scheduler(recipe)
+    sizes = {
+        "latent_length": autoencoder.config.latent_length,
+        "latent_dim": autoencoder.config.latent_dim,
+        "num_train_timesteps": scheduler.config.num_train_timesteps,
+    }
+    set_seed(recipe.seed)
+    model = LatentDiT(**{**sizes, **recipe.denoiser})
+    values = {"latent_cache_dir": str(recipe.folder("latents")), **recipe.denoiser_training}
+    args = recipe.training_arguments(DenoiserTrainingArguments, "denoiser", values)
+    trainer = DenoiserTrainer(model, args, autoencoder, scheduler, train, tokenizer, eval_dataset=heldout)
+    return _train(trainer, recipe.folder("denoiser") / "model", resume)
+
+
+def make_scheduler(recipe: LatentReasoningRecipe) -> DDPMScheduler:
+    """Return the noise scheduler of the recipe."""
+    return DDPMScheduler(**{**SCHEDULER, **recipe.scheduler})
+
+
+def _train(trainer: ReproducibleTrainer, folder: Path, resume: bool) -> dict:
+    output = trainer.train(resume_from_checkpoint=resume)
+    trainer.save_final(folder)
+    return {
+        "steps": trainer.state.global_step,
+        "batch_size": trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size,
+        "train_loss": output.training_loss,
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "threads": torch.get_num_threads(),
+        "log": trainer.state.log_history,
+    }

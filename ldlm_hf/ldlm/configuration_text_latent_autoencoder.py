@@ -57,8 +57,9 @@ class TextLatentAutoencoderConfig(PreTrainedConfig):
             self.seq2seq_config = AutoConfig.for_model(**self.seq2seq_config)
         if self.encoder_layers is None:
             self.encoder_layers = [-1]
+        nested = self.seq2seq_config.to_dict()  # T5 has no bos_token_id
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            kwargs.setdefault(name, getattr(self.seq2seq_config, name))
+            kwargs.setdefault(name, nested.get(name))
         kwargs.setdefault("is_encoder_decoder", True)
         super().__post_init__(**kwargs)
 

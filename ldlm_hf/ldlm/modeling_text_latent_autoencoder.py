@@ -16,7 +16,7 @@ import torch
 from diffusers.models.attention import Attention, FeedForward
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
@@ -307,13 +307,12 @@ def _bound(latents: Tensor, latent_norm: str) -> Tensor:
     return nn.functional.layer_norm(latents, latents.shape[-1:]) if latent_norm == "layer_norm" else latents
 
 
-def _greedy_generation_config(config) -> GenerationConfig:
+def _greedy_generation_config(config: PreTrainedConfig) -> GenerationConfig:
     # BART's own settings (4 beams, no_repeat_ngram_size=3) make most reasoning chains impossible to write.
-    start = config.decoder_start_token_id
+    fields = config.to_dict()  # T5 has neither bos_token_id nor max_position_embeddings
+    special = {name: fields.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return GenerationConfig(
-        max_new_tokens=getattr(config, "max_position_embeddings", 512) - 1,
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-        decoder_start_token_id=config.bos_token_id if start is None else start,
+        max_new_tokens=fields.get("max_position_embeddings", 512) - 1,
+        decoder_start_token_id=fields.get("decoder_start_token_id", special["bos_token_id"]),
+        **special,
     )

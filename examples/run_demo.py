@@ -1,0 +1,92 @@
+"""The shipped reasoner at work: held-out problems, how an answer comes about, and how many steps it needs.
+
+    python examples/run_demo.py
+    python examples/run_demo.py --model user/name --num_problems 2000 --output_dir demo_output
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+from tqdm.auto import tqdm
+
+from ldlm_hf import TASKS, LatentReasoningPipeline
+from ldlm_hf.evaluation import evaluate_pipeline, summarize, write_results
+from ldlm_hf.plots import plot_accuracy_against_steps, plot_decoding_trajectory
+
+
+EXAMPLE = "3+5+2+4+7"
+STEP_COUNTS = (1, 2, 3, 5, 10, 20)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Answer, measure and draw."""
+    args = make_parser().parse_args(arguments)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    pipeline = LatentReasoningPipeline.from_pretrained(args.model)
+    pipeline.set_progress_bar_config(disable=True)
+    task = TASKS[pipeline.config.task]()
+    test = task.to_dataset("test", args.num_problems)
+
+    records = evaluate_pipeline(pipeline, test, num_inference_steps=20)
+    print(f"\n{'question':14} {'answer':>6}  chain")
+    for record in records[:10]:
+        chain = " → ".join(record.text.split()[1:])
+        print(f"{record.prompt:14} {record.predicted_answer or '?':>6}  {chain}{'' if record.is_correct else '   (wrong)'}")
+    summary = summarize(records, pipeline.config.task)
+    print(f"\n{summary['answer_accuracy']:.2%} of {len(records)} held-out problems answered correctly with 20 denoising steps")
+
+    trajectory = decoding_trajectory(pipeline, EXAMPLE)
+    plot_decoding_trajectory(trajectory, args.output_dir / "trajectory.png")
+    curve = accuracy_against_steps(pipeline, task.to_dataset("test", min(500, args.num_problems)))
+    plot_accuracy_against_steps(curve, args.output_dir / "accuracy_against_steps.png")
+    write_results(args.output_dir / "demo.json", {"evaluation": summary, "steps_curve": curve})
+    print(f"figures: {args.output_dir / 'trajectory.png'}, {args.output_dir / 'accuracy_against_steps.png'}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="model_cards/ldlm-addition", help="folder or Hub id of a pipeline")
+    parser.add_argument("--num_problems", type=int, default=1000, help="held-out problems to answer")
+    parser.add_argument("--output_dir", type=Path, default=Path("demo_output"), help="folder of the figures")
+    return parser
+
+
+def decoding_trajectory(pipeline: LatentReasoningPipeline, prompt: str, num_steps: int = 20) -> list[tuple[int, str]]:
+    """Return, for each denoising step, its timestep and what its estimate of x0 reads as."""
+    trajectory = []
+
+    def record(pipe, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
+        trajectory.append((int(timestep), pipe.decode(tensors["estimate"], "text", 32).texts[0]))
+        return {}
+
+    pipeline(
+        prompt,
+        num_inference_steps=num_steps,
+        generator=torch.Generator().manual_seed(0),
+        callback_on_step_end=record,
+        callback_on_step_end_tensor_inputs=["estimate"],
+    )
+    return trajectory
+
+
+def accuracy_against_steps(pipeline: LatentReasoningPipeline, problems) -> list[dict]:
+    """Return the accuracy at each number of deterministic denoising steps."""
+    scheduler = pipeline.scheduler
+    pipeline.scheduler = DDIMScheduler.from_config(scheduler.config)
+    curve = []
+    for count in tqdm(STEP_COUNTS, desc="accuracy against steps"):
+        records = evaluate_pipeline(pipeline, problems, num_inference_steps=count, show_progress=False)
+        accuracy = sum(record.is_correct for record in records) / len(records)
+        point = {"scheduler": "DDIMScheduler", "num_inference_steps": count, "answer_accuracy": accuracy}
+        curve.append({**point, "num_problems": len(records)})
+    pipeline.scheduler = scheduler
+    return curve
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""`evaluate` modules, loadable by path without a Hub; each folder can be pushed as a Space as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import evaluate
+
+
+METRICS = ("answer_accuracy", "chain_accuracy")
+
+
+def load_metric(name: str) -> evaluate.EvaluationModule:
+    """Load one of the package's metrics with `evaluate.load`.
+
+    Args:
+        name (`str`): `"answer_accuracy"` or `"chain_accuracy"`.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in METRICS:
+        raise ValueError(f"`name` has to be one of {METRICS}, but is {name!r}.")
+    return evaluate.load(str(Path(__file__).parent / name))

@@ -1,0 +1,46 @@
+"""Share of the problems whose answer is right, and share of the outputs that hold no valid answer."""
+
+import datasets
+import evaluate
+
+from ldlm_hf.tasks import TASKS
+
+
+DESCRIPTION = "Accuracy of the answers that reasoners write, read from their texts as the task prescribes."
+INPUTS_DESCRIPTION = """
+Args:
+    predictions (`list[str]`): what was written for each problem, answer and chain.
+    references (`list[str]`): the target texts.
+    task (`str`): name of the task, which says how an answer is read; "addition" by default.
+Returns:
+    answer_accuracy (`float`): share of right answers.
+    invalid_rate (`float`): share of texts without a valid answer.
+    num_problems (`int`): number of problems.
+Examples:
+    >>> metric = load_metric("answer_accuracy")
+    >>> metric.compute(predictions=["6 3+3 6", "x"], references=["6 3+3 6", "5 4+1 5"], task="addition")
+    {'answer_accuracy': 0.5, 'invalid_rate': 0.5, 'num_problems': 2}
+"""
+
+
+class AnswerAccuracy(evaluate.Metric):
+    """Accuracy of the answers in written texts."""
+
+    def _info(self):
+        features = datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")})
+        return evaluate.MetricInfo(
+            description=DESCRIPTION, citation="", inputs_description=INPUTS_DESCRIPTION, features=features
+        )
+
+    def _compute(self, predictions, references, task="addition"):
+        if task not in TASKS:
+            raise ValueError(f"`task` has to be one of {sorted(TASKS)}, but is {task!r}.")
+        reader = TASKS[task]()
+        answers = [reader.parse_answer(text) for text in predictions]
+        wanted = [reader.parse_answer(text) for text in references]
+        correct = sum(one is not None and one == other for one, other in zip(answers, wanted, strict=True))
+        return {
+            "answer_accuracy": correct / len(answers),
+            "invalid_rate": answers.count(None) / len(answers),
+            "num_problems": len(answers),
+        }

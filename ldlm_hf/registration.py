@@ -1,0 +1,23 @@
+"""Make the package's classes known to transformers and diffusers; importing `ldlm_hf` runs this once.
+
+diffusers resolves the parts of a pipeline by library name, and downloads a third-party part only if it knows the library.
+"""
+
+from __future__ import annotations
+
+from diffusers.pipelines import pipeline_loading_utils
+from transformers import AutoConfig, AutoModel
+
+from .ldlm import TextLatentAutoencoder, TextLatentAutoencoderConfig
+
+
+_SAVE_AND_LOAD = ["save_pretrained", "from_pretrained"]
+COMPONENTS = {name: _SAVE_AND_LOAD for name in ("TextLatentAutoencoder", "LatentDiT")}
+
+
+def register() -> None:
+    """Register models with transformers and pipeline components with diffusers; doing it again changes nothing."""
+    AutoConfig.register(TextLatentAutoencoderConfig.model_type, TextLatentAutoencoderConfig, exist_ok=True)
+    AutoModel.register(TextLatentAutoencoderConfig, TextLatentAutoencoder, exist_ok=True)
+    pipeline_loading_utils.LOADABLE_CLASSES["ldlm_hf"] = COMPONENTS
+    pipeline_loading_utils.ALL_IMPORTABLE_CLASSES.update(COMPONENTS)

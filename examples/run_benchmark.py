@@ -27,7 +27,7 @@ from transformers import BartForConditionalGeneration, GenerationConfig
 from ldlm_hf import LatentDiT, LatentReasoningPipeline
 from ldlm_hf.evaluation import environment, write_results
 from ldlm_hf.ldlm.losses import squared_error
-from ldlm_hf.ldlm.recipe import small_bart_config
+from ldlm_hf.ldlm.recipe import bart_of_size
 from ldlm_hf.noise import add_noise
 from ldlm_hf.tasks import TASKS
 
@@ -129,7 +129,9 @@ def sampling_speed(pipeline: LatentReasoningPipeline, batch_size: int, steps: li
     problems = task().to_dataset("test", batch_size)
     chains = task(answer_position="last").to_dataset("test", batch_size)["target"]
     length = max(len(ids) for ids in pipeline.tokenizer(chains[:])["input_ids"])
-    baseline, size = baseline_of_size(pipeline)
+    wanted = sum(p.numel() for part in (pipeline.autoencoder, pipeline.denoiser) for p in part.parameters())
+    baseline = BartForConditionalGeneration(bart_of_size(pipeline.tokenizer, wanted)).eval()
+    size = sum(parameter.numel() for parameter in baseline.parameters())
     special = {name: getattr(pipeline.tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = GenerationConfig(**special, decoder_start_token_id=2, min_new_tokens=length, max_new_tokens=length)
 
@@ -153,25 +155,6 @@ def sampling_speed(pipeline: LatentReasoningPipeline, batch_size: int, steps: li
             }
         )
     return rows
-
-
-def baseline_of_size(pipeline: LatentReasoningPipeline) -> tuple[BartForConditionalGeneration, int]:
-    """Return a random BART with as many layers as the pipeline's LM, and as close to its size as widths of 32 allow."""
-    parts = (pipeline.autoencoder, pipeline.denoiser)
-    wanted = sum(parameter.numel() for part in parts for parameter in part.parameters())
-    lm = pipeline.autoencoder.config.seq2seq_config
-    layers = {"encoder_layers": lm.encoder_layers, "decoder_layers": lm.decoder_layers}
-    best = None
-    for width in range(64, 1025, 32):
-        heads = {"encoder_attention_heads": width // 32, "decoder_attention_heads": width // 32}
-        fields = {"d_model": width, "encoder_ffn_dim": 4 * width, "decoder_ffn_dim": 4 * width, **layers, **heads}
-        model = BartForConditionalGeneration(small_bart_config(pipeline.tokenizer, fields)).eval()
-        size = sum(parameter.numel() for parameter in model.parameters())
-        if best is None or abs(size - wanted) < abs(best[1] - wanted):
-            best = (model, size)
-        if size > wanted:
-            break
-    return best
 
 
 def print_results(benchmark: dict) -> None:

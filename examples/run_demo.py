@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\n{summary['answer_accuracy']:.2%} of {len(records)} held-out problems answered correctly with 20 denoising steps")
 
     trajectory = decoding_trajectory(pipeline, EXAMPLE)
-    plot_decoding_trajectory(trajectory, args.output_dir / "trajectory.png")
+    plot_decoding_trajectory(trajectory, args.output_dir / "trajectory.png", EXAMPLE)
     curve = accuracy_against_steps(pipeline, task.to_dataset("test", min(500, args.num_problems)))
     plot_accuracy_against_steps(curve, args.output_dir / "accuracy_against_steps.png")
     write_results(args.output_dir / "demo.json", {"evaluation": summary, "steps_curve": curve})

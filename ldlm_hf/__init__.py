@@ -13,11 +13,11 @@ from .ldlm import (
     TextLatentAutoencoderConfig,
     TextLatentAutoencoderOutput,
 )
+from .metrics import load_metric
 from .registration import register
 from .tasks import TASKS, Problem, Task
+from .version import __version__
 
-
-__version__ = "0.1.0"
 
 register()
 
@@ -36,4 +36,6 @@ __all__ = [
     "TextLatentAutoencoder",
     "TextLatentAutoencoderConfig",
     "TextLatentAutoencoderOutput",
+    "__version__",
+    "load_metric",
 ]

@@ -337,7 +337,8 @@ class LatentReasoningPipeline(DiffusionPipeline):
                 'use `variance_type="fixed_small"`.'
             )
         is_learned = str(config.get("variance_type")).startswith("learned")
-        if is_learned and not self._wants_variance and config.prediction_type == "epsilon":
+        reads_it = "variance_type" in inspect.signature(type(self.scheduler).__init__).parameters
+        if is_learned and reads_it and not self._wants_variance and config.prediction_type == "epsilon":
             raise ValueError(
                 f"`scheduler` {type(self.scheduler).__name__} cuts an epsilon prediction in two where `variance_type` is "
                 "learned; make it with `from_config(pipe.scheduler.config, variance_type=None)`."

@@ -164,6 +164,23 @@ def small_bart_config(tokenizer: PreTrainedTokenizerBase, fields: dict) -> BartC
     return BartConfig(**{**special, "forced_eos_token_id": None, **fields})
 
 
+def bart_of_size(tokenizer: PreTrainedTokenizerBase, num_parameters: int, num_layers: int = 3) -> BartConfig:
+    """Return the BART with `num_layers` layers in each half whose size is nearest `num_parameters`, for baselines."""
+    best: tuple[int, BartConfig] | None = None
+    for width in range(32, 2049, 32):
+        heads = {"encoder_attention_heads": width // 32, "decoder_attention_heads": width // 32}
+        layers = {"encoder_layers": num_layers, "decoder_layers": num_layers}
+        sizes = {"d_model": width, "encoder_ffn_dim": 4 * width, "decoder_ffn_dim": 4 * width, "dropout": 0.0}
+        config = small_bart_config(tokenizer, {**sizes, **layers, **heads})
+        with torch.device("meta"):
+            size = sum(parameter.numel() for parameter in BartForConditionalGeneration(config).parameters())
+        if best is None or abs(size - num_parameters) < best[0]:
+            best = (abs(size - num_parameters), config)
+        if size > num_parameters:
+            break
+    return best[1]
+
+
 def train_autoencoder(recipe: LatentReasoningRecipe, train: Dataset, heldout: Dataset, resume: bool) -> dict:
     """Stage 1: save the autoencoder, and record how well it gives held-out targets back."""
     source = recipe.pretrained_seq2seq or str(recipe.folder("seq2seq") / "model")

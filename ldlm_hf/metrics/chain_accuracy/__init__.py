@@ -1,0 +1,1 @@
+"""Accuracy and consistency of the chains."""

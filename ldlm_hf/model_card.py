@@ -1,0 +1,103 @@
+"""Results JSON to model card: every number in a card is read from a file that a named command wrote.
+
+The files in a `results/` folder are merged; the keys a card knows, each optional but the first three:
+
+* `model_name`, `task`, `evaluation` {answer_accuracy, standard_error, exact_match, step_accuracy, consistency,
+  invalid_rate, num_problems, by_steps[{steps, answer_accuracy, num_problems}], num_inference_steps, guidance_scale,
+  scheduler, seed, dtype, split, command}
+* `parameters` {autoencoder, denoiser, total}; `chance`, `majority`, `split_overlap`
+* `training` {stages[{name, steps, batch_size, seconds, parameters}], total_seconds, machine, command}; `recipe`
+* `reconstruction` {exact_match, num_texts}; `decodability` [{noise, exact_match}]
+* `steps_curve` [{scheduler, num_inference_steps, answer_accuracy, num_problems}]
+* `comparison` {rows[{name, accuracies, mean, standard_error, parameters, seconds}], num_problems, steps, batch_size,
+  command}
+* `ablations` {rows[{name, accuracies, mean, standard_error}], seeds, num_problems, steps, batch_size, command}
+* `benchmark` {training, sampling[...], matrix_rate_gflops, command}
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+
+PAPER = "Latent Diffusion with LLMs for Reasoning"
+
+
+def load_results(folder: str | Path) -> dict:
+    """Merge every JSON file of a results folder, in the order of their names.
+
+    Raises:
+        OSError: if the folder holds none.
+        ValueError: if two files disagree on a key other than `environment`.
+    """
+    paths = sorted(Path(folder).glob("*.json"))
+    if not paths:
+        raise OSError(f"{str(folder)!r} holds no results; run examples/run_evaluate.py or run_train.py first.")
+    merged: dict = {}
+    for path in paths:
+        for key, value in json.loads(path.read_text()).items():
+            if key == "environment":
+                merged.setdefault("environments", {})[path.stem] = value
+            elif key in merged and merged[key] != value:
+                raise ValueError(f"{path} and another file of {str(folder)!r} disagree on {key!r}.")
+            else:
+                merged[key] = value
+    return merged
+
+
+def render_model_card(results: dict) -> ModelCard:
+    """Return the card of a pipeline.
+
+    Args:
+        results (`dict`): see the module's documentation.
+
+    Raises:
+        ValueError: if `model_name`, `task` or `evaluation` is missing.
+    """
+    missing = [key for key in ("model_name", "task", "evaluation") if key not in results]
+    if missing:
+        raise ValueError(f"`results` lacks {missing}, which every card needs.")
+    evaluation = results["evaluation"]
+    result = EvalResult(
+        task_type="text-generation",
+        dataset_type=results["task"],
+        dataset_name=f"{results['task']}, held out by problem",
+        dataset_split=evaluation["split"],
+        metric_type="answer_accuracy",
+        metric_value=evaluation["answer_accuracy"],
+    )
+    data = ModelCardData(
+        model_name=results["model_name"],
+        library_name="ldlm_hf",
+        pipeline_tag="text-generation",
+        license="apache-2.0",
+        tags=["latent-diffusion", "reasoning", "diffusion", results["task"]],
+        eval_results=[result],
+    )
+    template = files("ldlm_hf").joinpath("model_card_template.md").read_text()
+    return ModelCard.from_template(data, template_str=template, paper=PAPER, percent=_percent, **_with_defaults(results))
+
+
+def write_model_card(results: dict, path: str | Path) -> None:
+    """Write the card of a pipeline to a Markdown file."""
+    Path(path).write_text(str(render_model_card(results)).rstrip() + "\n")
+
+
+def _with_defaults(results: dict) -> dict:
+    keys = (
+        *("parameters", "chance", "majority", "split_overlap", "training", "recipe", "reconstruction", "decodability"),
+        *("steps_curve", "comparison", "ablations", "benchmark", "environments"),
+    )
+    return {**dict.fromkeys(keys), **results}
+
+
+def _percent(value: float, digits: int = 1) -> str:
+    """Write a share as a percentage; one that is not quite 100 % is never rounded up to it."""
+    text = f"{100 * value:.{digits}f}"
+    if value < 1 and float(text) == 100:
+        return _percent(value, digits + 1)
+    return f"{text} %"

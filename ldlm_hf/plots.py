@@ -1,0 +1,89 @@
+"""Figures of a reasoner: accuracy against denoising steps, and how an answer comes about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, MUTED, GOOD, BAD = "#1f2933", "#9aa5b1", "#1b7f4d", "#c2410c"
+
+
+def plot_accuracy_against_steps(curve: list[dict], path: str | Path, baseline: dict[str, float] | None = None) -> None:
+    """Draw the accuracy at each number of denoising steps.
+
+    Args:
+        curve (`list[dict]`): points with the keys `num_inference_steps`, `answer_accuracy` and `num_problems`.
+        path (`str` or `Path`): PNG file to write.
+        baseline (`dict[str, float]`, *optional*): further accuracies by name, drawn as lines.
+
+    Raises:
+        ValueError: if there are no points.
+    """
+    if not curve:
+        raise ValueError("`curve` has to hold at least one point.")
+    figure = _figure(7.0, 4.2, "constrained")
+    axes = figure.add_subplot()
+    points = sorted(curve, key=lambda point: point["num_inference_steps"])
+    steps = [point["num_inference_steps"] for point in points]
+    accuracies = [100 * point["answer_accuracy"] for point in points]
+    axes.plot(steps, accuracies, marker="o", color=GOOD, linewidth=2)
+    for step, accuracy in zip(steps, accuracies, strict=True):
+        axes.annotate(f"{accuracy:.1f}", (step, accuracy), xytext=(0, 8), textcoords="offset points", ha="center", color=INK)
+    for name, accuracy in (baseline or {}).items():
+        axes.axhline(100 * accuracy, color=MUTED, linestyle="--", linewidth=1)
+        axes.annotate(name, (steps[-1], 100 * accuracy), xytext=(0, 3), textcoords="offset points", ha="right", color=MUTED)
+    axes.set_xscale("log")
+    axes.set_xticks(steps, [str(step) for step in steps])
+    axes.minorticks_off()
+    axes.margins(y=0.18)
+    axes.set_xlabel("denoising steps")
+    axes.set_ylabel("answers correct [%]")
+    axes.set_title(f"Accuracy on {points[0]['num_problems']:,} held-out problems", color=INK, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=MUTED, alpha=0.25)
+    figure.savefig(path, dpi=150)
+
+
+def plot_decoding_trajectory(trajectory: list[tuple[int, str]], path: str | Path, prompt: str = "") -> None:
+    """Draw what the estimate of x0 reads as after each step; words that are final are green.
+
+    Args:
+        trajectory (`list[tuple[int, str]]`): timestep and decoded text of each step, in order.
+        path (`str` or `Path`): PNG file to write.
+        prompt (`str`, *optional*): the problem, for the title.
+
+    Raises:
+        ValueError: if there are no steps.
+    """
+    if not trajectory:
+        raise ValueError("`trajectory` has to hold at least one step.")
+    final = trajectory[-1][1].split()
+    figure = _figure(9.0, 0.9 + 0.27 * len(trajectory), None)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(trajectory) + 0.5, -2)
+    width = 0.8 / max(1, *(sum(len(word) + 1 for word in text.split()) for _, text in trajectory))
+    axes.text(0.02, -1.2, f"What the denoiser reads at each step: {prompt}", color=INK, fontsize=12, weight="bold")
+    axes.text(0.10, -0.2, "t", color=MUTED, ha="right", fontsize=9)
+    axes.text(0.14, -0.2, "answer and chain; green words are final", color=MUTED, fontsize=9)
+    for row, (timestep, text) in enumerate(trajectory):
+        axes.text(0.10, row + 0.7, str(timestep), color=MUTED, ha="right", family="monospace", fontsize=9)
+        position = 0.14
+        for place, word in enumerate(text.split()):
+            is_final = place < len(final) and word == final[place]
+            weight = "bold" if place == 0 else "normal"
+            color = GOOD if is_final else BAD
+            axes.text(position, row + 0.7, word, color=color, family="monospace", fontsize=10, weight=weight)
+            position += width * (len(word) + 1)
+    figure.savefig(path, dpi=150)
+
+
+def _figure(width: float, height: float, layout: str | None) -> Figure:
+    from matplotlib.figure import Figure  # an extra; drawn without a display
+
+    return Figure(figsize=(width, height), layout=layout, facecolor="white")

@@ -12,6 +12,8 @@ import platform
 import statistics
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,11 +22,13 @@ from pathlib import Path
 import evaluate
 import torch
 from datasets import Dataset
+from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
 from .metrics import METRICS, load_metric
 from .noise import row_generators
-from .tasks import TASKS
+from .tasks import TASKS, Task
+from .version import __version__
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,14 @@ class EvalRecord:
         """Whether the answer is right."""
         return self.predicted_answer == self.answer
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the whole text is the target, but for white space."""
+        return self.text.split() == self.target.split()
+
 
 def evaluate_pipeline(
-    pipeline,
+    pipeline: DiffusionPipeline,
     dataset: Dataset,
     *,
     batch_size: int = 256,
@@ -65,35 +74,51 @@ def evaluate_pipeline(
         show_progress (`bool`, *optional*, defaults to `True`): show a progress bar.
 
     Raises:
-        ValueError: for an empty data set.
+        ValueError: for an empty data set, one that lacks a column, or a `batch_size` below 1.
     """
-    if len(dataset) == 0:
-        raise ValueError("`dataset` has to hold at least one problem.")
-    records = []
-    for start in tqdm(range(0, len(dataset), batch_size), desc="answering", unit="batch", disable=not show_progress):
-        rows = dataset[start : start + batch_size]
-        generators = row_generators(seed, 0, start, len(rows["prompt"]))
-        output = pipeline(
-            rows["prompt"],
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            generator=generators,
+    missing = [name for name in ("prompt", "target", "answer") if name not in dataset.column_names]
+    if missing or len(dataset) == 0:
+        raise ValueError(
+            f"`dataset` has to hold at least one problem with `prompt`, `target` and `answer`, but has {len(dataset)} rows "
+            f"with the columns {dataset.column_names}."
         )
-        columns = (rows["prompt"], rows["target"], rows["answer"], output.texts, output.answers)
-        records += [EvalRecord(*values) for values in zip(*columns, strict=True)]
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` has to be at least 1, but is {batch_size}.")
+    records = []
+    with _without_inner_bars(pipeline), tqdm(total=len(dataset), desc="answering", disable=not show_progress) as progress:
+        for start in range(0, len(dataset), batch_size):
+            rows = dataset[start : start + batch_size]
+            output = pipeline(
+                rows["prompt"],
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                generator=row_generators(seed, 0, start, len(rows["prompt"])),
+            )
+            columns = (rows["prompt"], rows["target"], rows["answer"], output.texts, output.answers)
+            records += [EvalRecord(*values) for values in zip(*columns, strict=True)]
+            progress.update(len(output.texts))
     return records
 
 
-def summarize(records: list[EvalRecord], task: str) -> dict:
-    """Return every metric over the records, the standard error of the accuracy, and the accuracy by number of steps."""
+def summarize(records: list[EvalRecord], task: str | Task) -> dict:
+    """Return every metric over the records, the standard error of the accuracy, and the accuracy by number of steps.
+
+    Args:
+        records (`list[EvalRecord]`): at least one.
+        task (`str` or [`Task`]): the task or its name.
+
+    Raises:
+        ValueError: for no records, an unknown task, or a target that is none of the task.
+    """
     combined = evaluate.combine([load_metric(name) for name in METRICS])
     summary = combined.compute(
         predictions=[record.text for record in records], references=[record.target for record in records], task=task
     )
     accuracy, count = summary["answer_accuracy"], len(records)
+    reader = TASKS[task]() if isinstance(task, str) else task
     groups: dict[int, list[bool]] = {}
     for record in records:
-        steps = TASKS[task]().check_chain(record.target, record.target).num_steps
+        steps = reader.check_chain(record.target, record.target).num_steps
         groups.setdefault(steps, []).append(record.is_correct)
     return {
         **summary,
@@ -105,16 +130,20 @@ def summarize(records: list[EvalRecord], task: str) -> dict:
     }
 
 
-def mean_and_standard_error(values: list[float]) -> tuple[float, float]:
-    """Return the mean over seeds and its standard error, 0 for a single value."""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+def mean_and_standard_error(values: list[float]) -> tuple[float, float | None]:
+    """Return the mean over seeds and its standard error; one seed says nothing about it, hence `None`."""
+    if not values:
+        raise ValueError("`values` has to hold at least one value.")
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
     return statistics.fmean(values), error
 
 
 def baselines_of_chance(train_answers: list[str], test_answers: list[str]) -> dict[str, float]:
     """Return the accuracy of a uniform guess among the training answers, and of always the most frequent one."""
+    if not len(train_answers) or not len(test_answers):
+        raise ValueError("`train_answers` and `test_answers` have to hold at least one answer each.")
     counts = Counter(train_answers)
-    favourite = counts.most_common(1)[0][0]
+    favourite = min(counts, key=lambda answer: (-counts[answer], answer))  # ties do not depend on the order
     return {"chance": 1 / len(counts), "majority": list(test_answers).count(favourite) / len(test_answers)}
 
 
@@ -127,6 +156,7 @@ def environment() -> dict:
     """Return what a result was made with: versions, processor, threads, commit and date."""
     libraries = ("torch", "transformers", "diffusers", "datasets", "evaluate")
     return {
+        "ldlm_hf": __version__,
         "python": platform.python_version(),
         **{library: version(library) for library in libraries},
         "processor": _processor(),
@@ -142,14 +172,39 @@ def write_results(path: str | Path, results: dict) -> None:
     """Write results as JSON, whole or not at all.
 
     Raises:
-        ValueError: if a value is not finite.
+        ValueError: if a value is not finite; the message says which.
     """
+    for place, value in _leaves(results, "results"):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"`{place}` has to be finite, but is {value}; nothing was written to {str(path)!r}.")
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")  # processes may share a folder
     temporary.write_text(text)
     os.replace(temporary, path)
+
+
+def _leaves(value: object, place: str) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{place}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _leaves(item, f"{place}[{i}]")
+    else:
+        yield place, value
+
+
+@contextmanager
+def _without_inner_bars(pipeline: DiffusionPipeline) -> Iterator[None]:
+    """Hide the bar over denoising steps that a pipeline shows for every batch, and bring it back."""
+    settings = dict(vars(pipeline).get("_progress_bar_config", {}))
+    pipeline.set_progress_bar_config(**{**settings, "disable": True})
+    try:
+        yield
+    finally:
+        pipeline.set_progress_bar_config(**settings)
 
 
 def _processor() -> str:
@@ -161,9 +216,14 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
+    """Return the commit of the checkout that this file belongs to, marked if anything in it was changed since."""
+    # A package that is installed under a checkout of something else has no commit: git has to know this very file.
+    knows = ("ls-files", "--error-unmatch", Path(__file__).name)
+    describe = ("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     folder = Path(__file__).parent
     try:
-        found = subprocess.run(["git", "-C", folder, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    except OSError:
+        for command in (knows, describe):
+            found = subprocess.run(["git", "-C", folder, *command], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip() or None
+    return found.stdout.strip()

@@ -1,7 +1,8 @@
 """A loopback Hugging Face Hub: the part of its HTTP interface that pushing and pulling need, over real sockets.
 
-Repositories are private if made so, tokens are checked, and faults can be planned: an error status, or a connection that
-is cut in the middle of a file.
+Repositories are private if made so, and tokens are checked: what is refused comes with the status and the `X-Error-*`
+headers of the real Hub, from which its client makes the exceptions that users know. Faults can be planned: an error
+status, a connection that is cut in the middle of a file, or a file that is shorter than announced.
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 
 TOKEN = "hf_loopback"
 REPO = r"([^/]+/[^/]+)"
+ERROR_MESSAGES = {
+    "RepoNotFound": "Repository not found",
+    "RevisionNotFound": "Invalid rev id",
+    "EntryNotFound": "Entry not found",
+}
 
 
 @dataclass
@@ -38,11 +45,17 @@ class Repository:
 
 @dataclass
 class Fault:
-    """The next `times` requests whose path matches `pattern` fail: with `status`, or cut in the middle for none."""
+    """The next `times` requests of `method` whose path matches `pattern` fail.
+
+    They are answered with `status`; without one, a file is sent up to its middle: with its whole length announced and the
+    connection closed (`kind="cut"`), or as if that were all of it (`kind="short"`).
+    """
 
     pattern: str
     status: int | None = None
     times: int = 1
+    method: str = "GET"
+    kind: Literal["cut", "short"] = "cut"
 
 
 class FakeHub(ThreadingHTTPServer):
@@ -54,6 +67,7 @@ class FakeHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repositories: dict[str, Repository] = {}
         self.faults: list[Fault] = []
+        self.lock = threading.Lock()
 
     @property
     def endpoint(self) -> str:
@@ -67,11 +81,12 @@ class FakeHub(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def fault_for(self, path: str) -> Fault | None:
-        for fault in self.faults:
-            if fault.times > 0 and re.search(fault.pattern, path):
-                fault.times -= 1
-                return fault
+    def fault_for(self, method: str, path: str) -> Fault | None:
+        with self.lock:  # a pipeline is downloaded by several threads
+            for fault in self.faults:
+                if fault.times > 0 and fault.method == method and re.search(fault.pattern, path):
+                    fault.times -= 1
+                    return fault
         return None
 
 
@@ -86,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         path, body = unquote(urlsplit(self.path).path), self.read_body()
-        fault = self.server.fault_for(path)
+        fault = self.server.fault_for(self.command, path)
         if fault is not None and fault.status is not None:
             return self.reply({"error": "planned"}, fault.status)
         for pattern, action in ROUTES:
@@ -122,8 +137,12 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(content)
 
-    def missing(self, code: str, status: int = 404) -> None:
-        self.reply({"error": code}, status, {"X-Error-Code": code, "X-Error-Message": code})
+    def missing(self, code: str) -> None:
+        message = ERROR_MESSAGES[code]
+        self.reply({"error": message}, 404, {"X-Error-Code": code, "X-Error-Message": message})
+
+    def unauthorized(self, message: str, headers: dict | None = None) -> None:
+        self.reply({"error": message}, 401, {"X-Error-Message": message, **(headers or {})})
 
     @property
     def has_token(self) -> bool:
@@ -131,26 +150,26 @@ class Handler(BaseHTTPRequestHandler):
 
     def repository(self, name: str) -> Repository | None:
         """Return a repository the caller may see, or answer as the Hub does and return none."""
+        if not self.has_token and "Authorization" in self.headers:
+            return self.unauthorized("Invalid credentials in Authorization header")
         found = self.server.repositories.get(name)
-        given = self.headers.get("Authorization")
-        if found is not None and (not found.private or self.has_token):
+        if found is not None and (self.has_token or not found.private):
             return found
-        if given is not None and not self.has_token:
-            self.reply({"error": "Invalid credentials"}, 401, {"X-Error-Message": "Invalid credentials in Authorization header"})
-        else:
-            self.missing("RepoNotFound", 404 if self.has_token else 401)
-        return None
+        # Without a token nobody learns whether a repository is missing or private.
+        if self.has_token:
+            return self.missing("RepoNotFound")
+        return self.unauthorized("Invalid username or password.", {"X-Error-Code": "RepoNotFound"})
 
     # What the routes do
 
     def who_am_i(self, match, body, fault) -> None:
         if not self.has_token:
-            return self.reply({"error": "Invalid credentials"}, 401)
+            return self.unauthorized("Invalid credentials in Authorization header")
         self.reply({"name": "tester", "type": "user", "orgs": [], "auth": {"accessToken": {"role": "write"}}})
 
     def create(self, match, body, fault) -> None:
         if not self.has_token:
-            return self.reply({"error": "Invalid credentials"}, 401, {"X-Error-Message": "Invalid credentials"})
+            return self.unauthorized("Invalid credentials in Authorization header")
         wanted = json.loads(body)
         name = f"{wanted.get('organization') or 'tester'}/{wanted['name']}"
         address = {"url": f"{self.server.endpoint}/{name}", "name": name, "id": name}
@@ -205,11 +224,20 @@ class Handler(BaseHTTPRequestHandler):
         repository = self.repository(match[1])
         if repository is None:
             return
+        if match[2] not in ("main", repository.commit):
+            return self.missing("RevisionNotFound")
         content = repository.files.get(match[3])
         if content is None:
             return self.missing("EntryNotFound")
-        tag = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": repository.commit}
-        self.reply(content, headers=tag, cut=fault is not None)
+        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": repository.commit}
+        start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if start is not None:
+            headers["Content-Range"] = f"bytes {start[1]}-{len(content) - 1}/{len(content)}"
+            content = content[int(start[1]) :]
+        if fault is not None and fault.kind == "short":
+            content = content[: len(content) // 2]
+        cut = fault is not None and fault.kind == "cut"
+        self.reply(content, 200 if start is None else 206, headers, cut)
 
 
 ROUTES = (

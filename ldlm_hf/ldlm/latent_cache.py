@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset, Features, List, Value
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
@@ -94,7 +95,10 @@ def _cache_file(cache_dir: str | Path, fingerprint: str) -> str:
 
 def _fingerprint(dataset: Dataset, autoencoder: TextLatentAutoencoder, tokenizer: PreTrainedTokenizerBase) -> str:
     digest = hashlib.sha256(dataset._fingerprint.encode())
-    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # a copy, without what its last call left behind
+    backend.no_padding()
+    backend.no_truncation()
+    digest.update(backend.to_str().encode())
     digest.update(autoencoder.config.to_json_string().encode())
     for name, tensor in autoencoder.state_dict().items():
         digest.update(name.encode())

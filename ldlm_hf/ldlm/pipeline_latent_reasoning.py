@@ -305,9 +305,9 @@ class LatentReasoningPipeline(DiffusionPipeline):
         return commit
 
     def _card(self, repo_id: str) -> ModelCard:
-        source = Path(self.config._name_or_path or "") / "README.md"
-        if self.config._name_or_path and source.is_file():
-            return ModelCard.load(source)
+        origin = self.config.get("_name_or_path")
+        if origin and (Path(origin) / "README.md").is_file():
+            return ModelCard.load(Path(origin) / "README.md")
         data = ModelCardData(
             library_name="ldlm_hf", pipeline_tag="text-generation", tags=["latent-diffusion", "reasoning"]
         )

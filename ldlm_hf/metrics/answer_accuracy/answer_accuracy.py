@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from ldlm_hf.tasks import TASKS
+from ldlm_hf.metrics.scores import answer_scores
 
 
 DESCRIPTION = "Accuracy of the answers that reasoners write, read from their texts as the task prescribes."
@@ -11,12 +11,13 @@ INPUTS_DESCRIPTION = """
 Args:
     predictions (`list[str]`): what was written for each problem, answer and chain.
     references (`list[str]`): the target texts.
-    task (`str`): name of the task, which says how an answer is read; "addition" by default.
+    task (`str` or `Task`): the task or its name, which says how an answer is read; "addition" by default.
 Returns:
     answer_accuracy (`float`): share of right answers.
     invalid_rate (`float`): share of texts without a valid answer.
     num_problems (`int`): number of problems.
 Examples:
+    >>> from ldlm_hf.metrics import load_metric
     >>> metric = load_metric("answer_accuracy")
     >>> metric.compute(predictions=["6 3+3 6", "x"], references=["6 3+3 6", "5 4+1 5"], task="addition")
     {'answer_accuracy': 0.5, 'invalid_rate': 0.5, 'num_problems': 2}
@@ -33,14 +34,4 @@ class AnswerAccuracy(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, task="addition"):
-        if task not in TASKS:
-            raise ValueError(f"`task` has to be one of {sorted(TASKS)}, but is {task!r}.")
-        reader = TASKS[task]()
-        answers = [reader.parse_answer(text) for text in predictions]
-        wanted = [reader.parse_answer(text) for text in references]
-        correct = sum(one is not None and one == other for one, other in zip(answers, wanted, strict=True))
-        return {
-            "answer_accuracy": correct / len(answers),
-            "invalid_rate": answers.count(None) / len(answers),
-            "num_problems": len(answers),
-        }
+        return answer_scores(predictions, references, task)

@@ -1,0 +1,70 @@
+"""What the `evaluate` modules compute, as plain functions; their scripts are thin because `evaluate` copies them away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..tasks import TASKS, Task
+
+
+def answer_scores(predictions: Sequence[str], references: Sequence[str], task: str | Task) -> dict[str, float | int]:
+    """Return `answer_accuracy`, `invalid_rate` and `num_problems`.
+
+    Args:
+        predictions (`Sequence[str]`): what was written for each problem.
+        references (`Sequence[str]`): the target texts, as many.
+        task (`str` or [`Task`]): how an answer is read.
+
+    Raises:
+        ValueError: for no or unequally many texts, an unknown task, or a reference that the task cannot read.
+    """
+    task = _check(predictions, references, task)
+    answers = [task.parse_answer(text) for text in predictions]
+    wanted = [task.parse_answer(text) for text in references]
+    return {
+        "answer_accuracy": sum(one == other for one, other in zip(answers, wanted, strict=True)) / len(answers),
+        "invalid_rate": answers.count(None) / len(answers),
+        "num_problems": len(answers),
+    }
+
+
+def chain_scores(predictions: Sequence[str], references: Sequence[str], task: str | Task) -> dict[str, float]:
+    """Return `exact_match`, `step_accuracy`, `consistency` and `invalid_output_rate`.
+
+    Args:
+        predictions (`Sequence[str]`): what was written for each problem.
+        references (`Sequence[str]`): the target texts, as many.
+        task (`str` or [`Task`]): what a valid chain is.
+
+    Raises:
+        ValueError: for no or unequally many texts, an unknown task, or a reference that the task cannot read.
+    """
+    task = _check(predictions, references, task)
+    pairs = list(zip(predictions, references, strict=True))
+    reports = [task.check_chain(text, target) for text, target in pairs]
+    return {
+        "exact_match": sum(text.split() == target.split() for text, target in pairs) / len(pairs),
+        # Pooled, so that a long chain counts for more than a short one.
+        "step_accuracy": sum(report.num_correct_steps for report in reports) / sum(report.num_steps for report in reports),
+        "consistency": sum(report.is_consistent for report in reports) / len(reports),
+        "invalid_output_rate": sum(task.parse_answer(text) is None for text in predictions) / len(pairs),
+    }
+
+
+def _check(predictions: Sequence[str], references: Sequence[str], task: str | Task) -> Task:
+    if not isinstance(task, Task):
+        if task not in TASKS:
+            raise ValueError(f"`task` has to be one of {sorted(TASKS)}, but is {task!r}.")
+        task = TASKS[task]()
+    if len(predictions) != len(references) or not references:
+        raise ValueError(
+            "`predictions` and `references` have to hold equally many texts, at least one, but hold "
+            f"{len(predictions)} and {len(references)}."
+        )
+    for i, text in enumerate(references):
+        if task.parse_answer(text) is None or task.check_chain(text, text).num_steps == 0:
+            raise ValueError(
+                f"`references` has to hold target texts of the task {task.name!r}, with answer and chain, but number {i} is "
+                f"{text!r}."
+            )
+    return task

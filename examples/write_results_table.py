@@ -1,0 +1,51 @@
+"""Write the README's results table from the results that ship with the checkpoints.
+
+    python examples/write_results_table.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ldlm_hf.model_card import load_results
+
+
+ROOT = Path(__file__).parents[1]
+START = "<!-- results: written by examples/write_results_table.py, do not edit -->"
+END = "<!-- end of results -->"
+
+
+def main() -> None:
+    """Rewrite the table in place."""
+    path = ROOT / "README.md"
+    path.write_text(with_table(path.read_text(), ROOT / "model_cards"))
+
+
+def with_table(readme: str, model_cards: Path) -> str:
+    """Return the README with the table of all cards between its two marks."""
+    before, rest = readme.split(START)
+    after = rest.split(END)[1]
+    return f"{before}{START}\n{results_table(model_cards)}\n{END}{after}"
+
+
+def results_table(model_cards: Path) -> str:
+    """Return a Markdown table with a row for each figure and the command that made it."""
+    lines = ["| checkpoint or system | held-out problems | answers correct | command |", "|---|---|---|---|"]
+    for card in sorted(path for path in model_cards.iterdir() if (path / "results").is_dir()):
+        results = load_results(card / "results")
+        evaluation = results["evaluation"]
+        accuracy = f"{100 * evaluation['answer_accuracy']:.2f} % ± {100 * evaluation['standard_error']:.2f}"
+        lines.append(f"| **`{card.name}`** | {evaluation['num_problems']:,} | {accuracy} | `{evaluation['command']}` |")
+        comparison = results.get("comparison", {"rows": []})
+        for row in comparison["rows"]:
+            figure = f"{100 * row['mean']:.2f} % ± {100 * row['standard_error']:.2f} ({len(row['accuracies'])} seeds)"
+            name = f"{row['name']}, {comparison['steps']:,} steps of {comparison['batch_size']}"
+            lines.append(f"| {name} | {comparison['num_problems']:,} | {figure} | `{comparison['command']}` |")
+        for name in ("chance", "majority"):
+            if name in results:
+                lines.append(f"| {name} | {evaluation['num_problems']:,} | {100 * results[name]:.1f} % | as above |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,7 @@ quality: .venv/ready
 	$(VENV) -m ruff format --check ldlm_hf tests examples
 
 .venv/ready: setup.cfg constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"ldlm_hf needs Python 3.11 or newer, but {sys.executable} is {v[0]}.{v[1]}; set PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ldlm_hf needs Python 3.11 or newer, but %s is %d.%d; use: make PYTHON=/path/to/python3.11" % ((sys.executable,) + sys.version_info[:2]))'
 	$(PYTHON) -m venv .venv
 	$(VENV) -m pip install --quiet -c constraints.txt -e '.[train,test,quality]'
 	@touch $@

@@ -85,7 +85,10 @@ def evaluate_pipeline(
     if batch_size < 1:
         raise ValueError(f"`batch_size` has to be at least 1, but is {batch_size}.")
     records = []
-    with _without_inner_bars(pipeline), tqdm(total=len(dataset), desc="answering", disable=not show_progress) as progress:
+    with (
+        _without_inner_bars(pipeline),
+        tqdm(total=len(dataset), desc="answering", disable=not show_progress) as progress,
+    ):
         for start in range(0, len(dataset), batch_size):
             rows = dataset[start : start + batch_size]
             output = pipeline(

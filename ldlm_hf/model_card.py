@@ -25,6 +25,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 
 PAPER = "Latent Diffusion with LLMs for Reasoning"
+EVALUATION_KEYS = (
+    *("answer_accuracy", "standard_error", "exact_match", "step_accuracy", "consistency", "invalid_rate", "by_steps"),
+    *("num_problems", "num_inference_steps", "guidance_scale", "scheduler", "seed", "dtype", "split", "command"),
+)
 
 
 def load_results(folder: str | Path) -> dict:
@@ -56,12 +60,17 @@ def render_model_card(results: dict) -> ModelCard:
         results (`dict`): see the module's documentation.
 
     Raises:
-        ValueError: if `model_name`, `task` or `evaluation` is missing.
+        ValueError: if `model_name`, `task` or `evaluation`, or a figure of the evaluation, is missing.
     """
     missing = [key for key in ("model_name", "task", "evaluation") if key not in results]
     if missing:
         raise ValueError(f"`results` lacks {missing}, which every card needs.")
     evaluation = results["evaluation"]
+    missing = [key for key in EVALUATION_KEYS if key not in evaluation]
+    if missing:
+        raise ValueError(
+            f"`results['evaluation']` lacks {missing}; write it with examples/run_evaluate.py or run_train.py."
+        )
     result = EvalResult(
         task_type="text-generation",
         dataset_type=results["task"],
@@ -79,7 +88,9 @@ def render_model_card(results: dict) -> ModelCard:
         eval_results=[result],
     )
     template = files("ldlm_hf").joinpath("model_card_template.md").read_text()
-    return ModelCard.from_template(data, template_str=template, paper=PAPER, percent=_percent, **_with_defaults(results))
+    return ModelCard.from_template(
+        data, template_str=template, paper=PAPER, percent=_percent, **_with_defaults(results)
+    )
 
 
 def write_model_card(results: dict, path: str | Path) -> None:

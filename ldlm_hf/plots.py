@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MAX_ROWS = 40
 INK, MUTED, GOOD, BAD = "#1f2933", "#9aa5b1", "#1b7f4d", "#c2410c"
 
 
@@ -30,18 +33,24 @@ def plot_accuracy_against_steps(curve: list[dict], path: str | Path, baseline: d
     points = sorted(curve, key=lambda point: point["num_inference_steps"])
     steps = [point["num_inference_steps"] for point in points]
     accuracies = [100 * point["answer_accuracy"] for point in points]
-    axes.plot(steps, accuracies, marker="o", color=GOOD, linewidth=2)
+    errors = [100 * math.sqrt(p * (1 - p) / n) for p, n in ((x["answer_accuracy"], x["num_problems"]) for x in points)]
+    axes.errorbar(steps, accuracies, errors, marker="o", color=GOOD, linewidth=2, capsize=3)
     for step, accuracy in zip(steps, accuracies, strict=True):
-        axes.annotate(f"{accuracy:.1f}", (step, accuracy), xytext=(0, 8), textcoords="offset points", ha="center", color=INK)
+        axes.annotate(
+            f"{accuracy:.1f}", (step, accuracy), xytext=(0, 8), textcoords="offset points", ha="center", color=INK
+        )
     for name, accuracy in (baseline or {}).items():
         axes.axhline(100 * accuracy, color=MUTED, linestyle="--", linewidth=1)
-        axes.annotate(name, (steps[-1], 100 * accuracy), xytext=(0, 3), textcoords="offset points", ha="right", color=MUTED)
+        axes.annotate(
+            name, (steps[-1], 100 * accuracy), xytext=(0, 3), textcoords="offset points", ha="right", color=MUTED
+        )
     axes.set_xscale("log")
     axes.set_xticks(steps, [str(step) for step in steps])
     axes.minorticks_off()
     axes.margins(y=0.18)
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])
     axes.set_xlabel("denoising steps")
-    axes.set_ylabel("answers correct [%]")
+    axes.set_ylabel("answers correct ± standard error [%]")
     axes.set_title(f"Accuracy on {points[0]['num_problems']:,} held-out problems", color=INK, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=MUTED, alpha=0.25)
@@ -52,7 +61,8 @@ def plot_decoding_trajectory(trajectory: list[tuple[int, str]], path: str | Path
     """Draw what the estimate of x0 reads as after each step; words that are final are green.
 
     Args:
-        trajectory (`list[tuple[int, str]]`): timestep and decoded text of each step, in order.
+        trajectory (`list[tuple[int, str]]`): timestep and decoded text of each step, in order; of a long one 40 are drawn,
+            evenly spaced, the first and the last among them.
         path (`str` or `Path`): PNG file to write.
         prompt (`str`, *optional*): the problem, for the title.
 
@@ -61,25 +71,30 @@ def plot_decoding_trajectory(trajectory: list[tuple[int, str]], path: str | Path
     """
     if not trajectory:
         raise ValueError("`trajectory` has to hold at least one step.")
+    if len(trajectory) > MAX_ROWS:
+        last = len(trajectory) - 1
+        trajectory = [trajectory[round(row * last / (MAX_ROWS - 1))] for row in range(MAX_ROWS)]
     final = trajectory[-1][1].split()
     figure = _figure(9.0, 0.9 + 0.27 * len(trajectory), None)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.set_ylim(len(trajectory) + 0.5, -2)
-    width = 0.8 / max(1, *(sum(len(word) + 1 for word in text.split()) for _, text in trajectory))
+    columns = [
+        max(map(len, words)) + 2 for words in zip_longest(*(text.split() for _, text in trajectory), fillvalue="")
+    ]
+    starts = [0, *accumulate(columns)]  # in letters; a word stands at the same place in every row
+    width = min(0.015, 0.84 / max(1, starts[-1]))
     axes.text(0.02, -1.2, f"What the denoiser reads at each step: {prompt}", color=INK, fontsize=12, weight="bold")
     axes.text(0.10, -0.2, "t", color=MUTED, ha="right", fontsize=9)
     axes.text(0.14, -0.2, "answer and chain; green words are final", color=MUTED, fontsize=9)
     for row, (timestep, text) in enumerate(trajectory):
         axes.text(0.10, row + 0.7, str(timestep), color=MUTED, ha="right", family="monospace", fontsize=9)
-        position = 0.14
         for place, word in enumerate(text.split()):
             is_final = place < len(final) and word == final[place]
-            weight = "bold" if place == 0 else "normal"
-            color = GOOD if is_final else BAD
-            axes.text(position, row + 0.7, word, color=color, family="monospace", fontsize=10, weight=weight)
-            position += width * (len(word) + 1)
+            style = {"color": GOOD if is_final else BAD, "weight": "bold" if place == 0 else "normal"}
+            position = 0.14 + width * starts[place]
+            axes.text(position, row + 0.7, word, family="monospace", fontsize=10, **style)
     figure.savefig(path, dpi=150)
 
 

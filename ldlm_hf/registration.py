@@ -12,7 +12,7 @@ from .ldlm import TextLatentAutoencoder, TextLatentAutoencoderConfig
 
 
 _SAVE_AND_LOAD = ["save_pretrained", "from_pretrained"]
-COMPONENTS = {name: _SAVE_AND_LOAD for name in ("TextLatentAutoencoder", "LatentDiT")}
+COMPONENTS = dict.fromkeys(("TextLatentAutoencoder", "LatentDiT"), _SAVE_AND_LOAD)
 
 
 def register() -> None:

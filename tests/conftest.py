@@ -1,16 +1,21 @@
 """Start the loopback Hub and point the libraries at it, before anything imports them: they read the endpoint at import."""
 
 import os
+import shutil
 import tempfile
 
 
+HOME = tempfile.mkdtemp(prefix="ldlm-hf-tests-")
 os.environ.update(
-    HF_HOME=tempfile.mkdtemp(prefix="ldlm-hf-tests-"),
+    HF_HOME=HOME,
+    HF_HUB_OFFLINE="0",
     HF_HUB_DISABLE_XET="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     HF_EVALUATE_OFFLINE="1",
     HF_DATASETS_OFFLINE="0",
+    DISABLE_SAFETENSORS_CONVERSION="1",  # else transformers calls a public service where a checkpoint lacks safetensors
+    NO_PROXY=",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"])),
     OMP_WAIT_POLICY="PASSIVE",
 )
 
@@ -29,6 +34,7 @@ import transformers  # noqa: E402
 
 datasets.disable_progress_bars()
 transformers.utils.logging.disable_progress_bar()
+torch.set_num_threads(min(2, os.cpu_count() or 1))  # tiny models lose time on more
 
 
 @pytest.fixture
@@ -48,5 +54,6 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_unconfigure():
-    """Stop the Hub."""
+    """Stop the Hub and remove what was downloaded."""
     HUB.__exit__()
+    shutil.rmtree(HOME, ignore_errors=True)

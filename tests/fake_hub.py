@@ -207,6 +207,8 @@ class Handler(BaseHTTPRequestHandler):
         repository = self.repository(match[1])
         if repository is None:
             return
+        if match[3] is not None and match[3] not in ("main", repository.commit):
+            return self.missing("RevisionNotFound")
         entries = [
             {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
             for path, content in sorted(repository.files.items())
@@ -246,6 +248,6 @@ ROUTES = (
     (r"/api/validate-yaml", Handler.validate),
     (rf"/api/models/{REPO}/preupload/.+", Handler.preupload),
     (rf"/api/models/{REPO}/commit/.+", Handler.commit),
-    (rf"/api/models/{REPO}(?:/(revision|tree|paths-info)/[^/]+(?:/.*)?)?", Handler.information),
+    (rf"/api/models/{REPO}(?:/(revision|tree|paths-info)/([^/]+)(?:/.*)?)?", Handler.information),
     (rf"/{REPO}/resolve/([^/]+)/(.+)", Handler.resolve),
 )

@@ -42,7 +42,11 @@ class TextLatentAutoencoderOutput(ModelOutput):
 
 
 class TextLatentAutoencoder(PreTrainedModel):
-    """Autoencoder of texts over a frozen LM encoder (paper, §3.1)."""
+    """Autoencoder of texts over a frozen LM encoder (paper, §3.1).
+
+    Args:
+        config ([`TextLatentAutoencoderConfig`]): sizes, and the configuration of the LM inside.
+    """
 
     config: TextLatentAutoencoderConfig
     config_class = TextLatentAutoencoderConfig

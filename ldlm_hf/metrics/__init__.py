@@ -21,4 +21,5 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
     """
     if name not in METRICS:
         raise ValueError(f"`name` has to be one of {METRICS}, but is {name!r}.")
-    return evaluate.load(str(Path(__file__).parent / name))
+    # In memory: on disk, a computation that raised keeps its lock, and the next one waits for it.
+    return evaluate.load(str(Path(__file__).parent / name), keep_in_memory=True)

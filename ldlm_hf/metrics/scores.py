@@ -42,10 +42,11 @@ def chain_scores(predictions: Sequence[str], references: Sequence[str], task: st
     task = _check(predictions, references, task)
     pairs = list(zip(predictions, references, strict=True))
     reports = [task.check_chain(text, target) for text, target in pairs]
+    num_steps = sum(report.num_steps for report in reports)
     return {
         "exact_match": sum(text.split() == target.split() for text, target in pairs) / len(pairs),
         # Pooled, so that a long chain counts for more than a short one.
-        "step_accuracy": sum(report.num_correct_steps for report in reports) / sum(report.num_steps for report in reports),
+        "step_accuracy": sum(report.num_correct_steps for report in reports) / num_steps,
         "consistency": sum(report.is_consistent for report in reports) / len(reports),
         "invalid_output_rate": sum(task.parse_answer(text) is None for text in predictions) / len(pairs),
     }

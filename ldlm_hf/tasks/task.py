@@ -20,7 +20,13 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: what the model reads, what it shall write, and the answer inside what it writes."""
+    """One problem.
+
+    Attributes:
+        prompt (`str`): what the model reads.
+        target (`str`): what it shall write.
+        answer (`str`): the answer inside what it shall write.
+    """
 
     prompt: str
     target: str

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import time
 from typing import TypeVar
 
 import yaml
@@ -69,9 +69,10 @@ def run_stage(folder: str | Path, settings: dict, train: Callable[[], dict], res
             return json.loads(record_file.read_text())
     elif not resume and folder.exists():
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings_file.write_text(json.dumps(settings, indent=2) + "\n")
-    started = perf_counter()
-    record = {**train(), "seconds": round(perf_counter() - started, 1)}
+    if not settings_file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        settings_file.write_text(json.dumps(settings, indent=2) + "\n")
+    started = settings_file.stat().st_mtime  # of the first attempt: what an interruption cost is part of the cost
+    record = {**train(), "seconds": round(time() - started, 1)}
     record_file.write_text(json.dumps(record, indent=2) + "\n")
     return record

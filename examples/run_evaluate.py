@@ -1,0 +1,212 @@
+"""Evaluate a saved reasoner on held-out problems, and write every figure with the command that made it.
+
+    python examples/run_evaluate.py model_cards/ldlm-addition --output results.json
+    python examples/run_evaluate.py model_cards/ldlm-addition --task addition --split test --num_inference_steps 20 \\
+        --steps_curve 1,2,5,10,20,50,100 --curve_schedulers DDIMScheduler,DPMSolverMultistepScheduler --output results.json
+    python examples/run_evaluate.py user/name --dataset my_problems.jsonl --num_problems 500 --device cuda --dtype bfloat16
+
+The JSON has the keys that `ldlm_hf.model_card` documents; put it into a pipeline's `results/` folder and its card shows it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from datasets import Dataset, load_dataset
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from transformers import HfArgumentParser
+
+from ldlm_hf import TASKS, LatentReasoningPipeline
+from ldlm_hf.evaluation import (
+    EvalRecord,
+    baselines_of_chance,
+    environment,
+    evaluate_pipeline,
+    split_overlap,
+    summarize,
+    write_results,
+)
+from ldlm_hf.tasks import SPLITS
+
+
+SCHEDULERS = {
+    scheduler.__name__: scheduler
+    for scheduler in (DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler)
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class EvaluationArguments:
+    """What to evaluate, on what, and how."""
+
+    task: str | None = field(default=None, metadata={"help": "name of the task; by default the one of the pipeline"})
+    split: str = field(default="test", metadata={"help": "which problems", "choices": SPLITS})
+    dataset: str | None = field(
+        default=None, metadata={"help": "Hub id or JSONL file of problems of the task, in place of its own"}
+    )
+    num_problems: int | None = field(default=None, metadata={"help": "how many problems; all of them by default"})
+    batch_size: int = field(default=256, metadata={"help": "problems at a time; has no influence on the results"})
+    num_inference_steps: int = field(default=20, metadata={"help": "denoising steps"})
+    guidance_scale: float = field(default=1.0, metadata={"help": "classifier-free guidance; 1 is none"})
+    scheduler: str | None = field(
+        default=None, metadata={"help": "in place of the pipeline's own", "choices": list(SCHEDULERS)}
+    )
+    seed: int = field(default=0, metadata={"help": "of the noise"})
+    dtype: str = field(default="float32", metadata={"help": "of the networks", "choices": list(DTYPES)})
+    device: str = field(default="cpu", metadata={"help": "cpu, cuda, …"})
+    steps_curve: str = field(default="", metadata={"help": "further numbers of steps to measure, such as 1,2,5,10"})
+    curve_schedulers: str = field(default="", metadata={"help": "for the curve; by default the scheduler in use"})
+    curve_problems: int | None = field(default=None, metadata={"help": "problems for the curve; all by default"})
+    model_name: str | None = field(
+        default=None, metadata={"help": "for the card; by default the end of the model's path"}
+    )
+    output: Path = field(default=Path("results.json"), metadata={"help": "JSON file to write"})
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Evaluate what the command line names; write, print and return the results."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = HfArgumentParser(EvaluationArguments, description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="folder or Hub id of a saved pipeline")
+    args, rest = parser.parse_args_into_dataclasses(arguments)
+    counts, names = read_curve(args)  # before anything costly
+
+    pipeline = LatentReasoningPipeline.from_pretrained(rest.model, dtype=DTYPES[args.dtype]).to(args.device)
+    if args.scheduler is not None:
+        pipeline.scheduler = SCHEDULERS[args.scheduler].from_config(pipeline.scheduler.config)
+    task = args.task or pipeline.config.task
+    if task not in TASKS:
+        raise ValueError(f"`--task` has to be one of {sorted(TASKS)}, but is {task!r}.")
+    problems, training_problems = load_problems(args, task)
+
+    started = perf_counter()
+    records = run(pipeline, problems, args, args.num_inference_steps)
+    seconds = perf_counter() - started
+    sizes = {name: count_parameters(pipeline.components[name]) for name in ("autoencoder", "denoiser")}
+    results = {
+        "model_name": args.model_name or Path(rest.model).name,
+        "task": task,
+        "parameters": {**sizes, "total": sum(sizes.values())},
+        "evaluation": {
+            **summarize(records, task),
+            "num_inference_steps": args.num_inference_steps,
+            "guidance_scale": args.guidance_scale,
+            "scheduler": type(pipeline.scheduler).__name__,
+            "seed": args.seed,
+            "dtype": args.dtype,
+            "split": args.split if args.dataset is None else args.dataset,
+            "seconds": round(seconds, 2),
+            "command": shlex.join(["python", "examples/run_evaluate.py", *arguments]),
+        },
+    }
+    if counts:
+        results["steps_curve"] = measure_curve(pipeline, problems, args, task, counts, names)
+    if training_problems is not None:
+        results |= baselines_of_chance(training_problems["answer"][:], problems["answer"][:])
+        results["split_overlap"] = split_overlap(training_problems, problems)
+    results["environment"] = environment()
+    write_results(args.output, results)
+    print_results(results, records)
+    return results
+
+
+def read_curve(args: EvaluationArguments) -> tuple[list[int], list[str]]:
+    """Return the numbers of steps and the names of the schedulers of the curve.
+
+    Raises:
+        ValueError: for a number of steps that is none, or an unknown scheduler.
+    """
+    words = [word.strip() for word in args.steps_curve.split(",") if word.strip()]
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise ValueError(f"`--steps_curve` has to hold positive integers, such as 1,2,5, but is {args.steps_curve!r}.")
+    names = [name.strip() for name in args.curve_schedulers.split(",") if name.strip()]
+    unknown = [name for name in names if name not in SCHEDULERS]
+    if unknown:
+        raise ValueError(f"`--curve_schedulers` has to be among {list(SCHEDULERS)}, but holds {unknown}.")
+    return [int(word) for word in words], names
+
+
+def load_problems(args: EvaluationArguments, task: str) -> tuple[Dataset, Dataset | None]:
+    """Return the problems to answer, and those of the training split where the task itself makes them."""
+    if args.dataset is None:
+        maker = TASKS[task]()
+        training_problems = maker.to_dataset("train") if args.split != "train" else None
+        return maker.to_dataset(args.split, args.num_problems), training_problems
+    if args.dataset.endswith((".json", ".jsonl")):
+        problems = load_dataset("json", data_files=args.dataset, split="train")
+    else:
+        problems = load_dataset(args.dataset, split=args.split)
+    return first_rows(problems, args.num_problems), None
+
+
+def first_rows(problems: Dataset, count: int | None) -> Dataset:
+    """Return the first `count` problems, or all of them."""
+    return problems if count is None else problems.select(range(min(count, len(problems))))
+
+
+def run(
+    pipeline: LatentReasoningPipeline, problems: Dataset, args: EvaluationArguments, num_inference_steps: int
+) -> list[EvalRecord]:
+    """Answer the problems with the settings of the command line."""
+    return evaluate_pipeline(
+        pipeline,
+        problems,
+        batch_size=args.batch_size,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        seed=args.seed,
+    )
+
+
+def measure_curve(
+    pipeline: LatentReasoningPipeline,
+    problems: Dataset,
+    args: EvaluationArguments,
+    task: str,
+    counts: list[int],
+    names: list[str],
+) -> list[dict]:
+    """Return the accuracy for each scheduler and number of denoising steps."""
+    problems = first_rows(problems, args.curve_problems)
+    own = pipeline.scheduler
+    curve = []
+    for name in names or [type(own).__name__]:
+        pipeline.scheduler = SCHEDULERS[name].from_config(own.config) if names else own
+        for count in counts:
+            summary = summarize(run(pipeline, problems, args, count), task)
+            point = {key: summary[key] for key in ("answer_accuracy", "standard_error", "num_problems")}
+            curve.append({"scheduler": name, "num_inference_steps": count, **point})
+    pipeline.scheduler = own
+    return curve
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Return the number of parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def print_results(results: dict, records: list[EvalRecord], num_mistakes: int = 5) -> None:
+    """Print the figures as a table, the curve, and the first mistakes."""
+    evaluation = results["evaluation"]
+    rates = ("answer_accuracy", "standard_error", "exact_match", "step_accuracy", "consistency", "invalid_rate")
+    rows = [(name, evaluation[name]) for name in rates]
+    rows += [(f"  {group['steps']} steps", group["answer_accuracy"]) for group in evaluation["by_steps"]]
+    rows += [(name, results[name]) for name in ("chance", "majority") if name in results]
+    print(
+        f"\n{results['model_name']}: {evaluation['num_problems']:,} problems of {results['task']}, {evaluation['split']}"
+    )
+    print("\n".join(f"{name:<16} {value:>9.3%}" for name, value in rows))
+    for point in results.get("steps_curve", []):
+        print(f"{point['scheduler']:<28} {point['num_inference_steps']:>5} steps {point['answer_accuracy']:>9.3%}")
+    for record in [record for record in records if not record.is_correct][:num_mistakes]:
+        print(f"wrong: {record.prompt} = {record.answer}, but written was {record.text!r}")
+
+
+if __name__ == "__main__":
+    main()

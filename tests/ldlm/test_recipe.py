@@ -1,0 +1,102 @@
+"""A recipe from a data set to a saved pipeline, broken off and taken up again."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldlm_hf import LatentReasoningPipeline
+from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, bart_of_size, load_problems, train_recipe
+from ldlm_hf.training import read_recipe, read_section
+from tests.tiny import tiny_problems, tiny_tokenizer
+
+
+RECIPES = Path(__file__).parents[2] / "examples" / "recipes" / "ldlm"
+STEPS = {"max_steps": 3, "per_device_train_batch_size": 4, "disable_tqdm": True, "save_steps": 2}
+
+
+def recipe(folder: Path, **changes) -> LatentReasoningRecipe:
+    rows = [dict(row) for row in tiny_problems(size=60)]
+    data = folder / "problems.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    values = {
+        "output_dir": str(folder / "run"),
+        "dataset": str(data),
+        "tokenizer": {"model_max_length": 32},
+        "seq2seq": {**sizes, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
+        "seq2seq_training": STEPS,
+        "autoencoder": {"latent_length": 4, "latent_dim": 8, "num_layers": 1, "num_attention_heads": 2},
+        "autoencoder_training": STEPS,
+        "denoiser": {"hidden_size": 32, "num_layers": 1, "num_attention_heads": 2},
+        "denoiser_training": {**STEPS, "reconstruction_gate": 0, "ema_decay": 0.9},
+    }
+    return LatentReasoningRecipe(**{**values, **changes})
+
+
+def test_a_data_set_of_ones_own_becomes_a_pipeline_that_loads(tmp_path):
+    pipeline, records = train_recipe(recipe(tmp_path))
+    loaded = LatentReasoningPipeline.from_pretrained(tmp_path / "run" / "pipeline")
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.task is None
+    arguments = {"prompt": tiny_problems(size=2)["prompt"][:], "num_inference_steps": 2, "output_type": "latent"}
+    first, second = (
+        pipe(**arguments, generator=[torch.Generator().manual_seed(i) for i in range(2)]).latents
+        for pipe in (pipeline, loaded)
+    )
+    assert torch.equal(first, second)
+    assert [records[stage]["steps"] for stage in ("seq2seq", "autoencoder", "denoiser")] == [3, 3, 3]
+
+
+def test_finished_stages_are_read_back(tmp_path):
+    plan = recipe(tmp_path)
+    first, records = train_recipe(plan)
+    second, again = train_recipe(plan, resume=True)
+    assert again == records
+    for one, other in ((first.denoiser, second.denoiser), (first.autoencoder, second.autoencoder)):
+        assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
+
+
+def test_stages_of_another_recipe_are_not_taken_up(tmp_path):
+    train_recipe(recipe(tmp_path))
+    with pytest.raises(ValueError, match="another recipe"):
+        train_recipe(recipe(tmp_path, seed=1), resume=True)
+
+
+def test_rows_of_a_file_are_held_out(tmp_path):
+    train, heldout = load_problems(recipe(tmp_path))
+    assert (len(train), len(heldout)) == (57, 3)
+    assert not set(train["prompt"]) & set(heldout["prompt"])
+
+
+@pytest.mark.parametrize("values", [{}, {"task": "poetry"}])
+def test_a_recipe_without_problems_is_refused(values):
+    with pytest.raises(ValueError, match="task"):
+        LatentReasoningRecipe(output_dir="x", **values)
+
+
+@pytest.mark.parametrize("path", [path for path in sorted(RECIPES.glob("*.yaml")) if "comparison" not in path.name])
+def test_every_recipe_reads(path, tmp_path):
+    values = read_recipe(path)
+    values.pop("evaluation")
+    plan = read_section(LatentReasoningRecipe, values)
+    from ldlm_hf import AutoencoderTrainingArguments, DenoiserTrainingArguments, LatentDiT
+
+    for section_class, section in (
+        (AutoencoderTrainingArguments, plan.autoencoder_training),
+        (DenoiserTrainingArguments, plan.denoiser_training),
+    ):
+        # bf16 needs hardware that not every machine has; everything else has to be accepted
+        settings = {name: value for name, value in section.items() if name != "bf16"}
+        assert read_section(section_class, settings, output_dir=str(tmp_path)).max_steps > 0
+    with torch.device("meta"):
+        LatentDiT(**plan.denoiser)
+
+
+def test_the_baseline_is_of_the_wanted_size():
+    from transformers import BartForConditionalGeneration
+
+    with torch.device("meta"):
+        model = BartForConditionalGeneration(bart_of_size(tiny_tokenizer(), 2_000_000))
+    assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(2_000_000, rel=0.25)

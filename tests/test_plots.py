@@ -1,0 +1,43 @@
+"""Figures: written as images, on any curve and trajectory that can occur."""
+
+import pytest
+
+from ldlm_hf.plots import MAX_ROWS, plot_accuracy_against_steps, plot_decoding_trajectory
+
+
+FINAL = "14 8+2+4 10+4 14"
+
+
+def size_of_png(path) -> tuple[int, int]:
+    header = path.read_bytes()[:24]
+    assert header.startswith(b"\x89PNG")
+    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+
+
+@pytest.mark.parametrize("accuracies", [[0.998], [0.0, 1.0], [0.62, 0.97, 0.998]])
+def test_accuracy_against_steps_is_drawn(tmp_path, accuracies):
+    points = [{"num_inference_steps": 10**i, "answer_accuracy": p, "num_problems": 500} for i, p in enumerate(accuracies)]
+    plot_accuracy_against_steps(points, tmp_path / "curve.png", {"majority": 0.07})
+    assert size_of_png(tmp_path / "curve.png")[0] > 800
+
+
+@pytest.mark.parametrize(
+    "texts", [["", "", ""], ["", "14", FINAL], ["3 8+2 10+4+1 1 1 1 1 1", FINAL], [FINAL]], ids=["blank", "grows", "shrinks", "one"]
+)
+def test_a_trajectory_is_drawn(tmp_path, texts):
+    plot_decoding_trajectory([(1000 - i, text) for i, text in enumerate(texts)], tmp_path / "text.png", "3+5+2+4")
+    assert size_of_png(tmp_path / "text.png")[0] > 800
+
+
+def test_a_long_trajectory_stays_readable(tmp_path):
+    for name, length in (("most", MAX_ROWS), ("more", 1000)):
+        plot_decoding_trajectory([(length - i, FINAL) for i in range(length)], tmp_path / f"{name}.png")
+    assert size_of_png(tmp_path / "more.png") == size_of_png(tmp_path / "most.png")
+
+
+def test_nothing_to_draw_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="curve"):
+        plot_accuracy_against_steps([], tmp_path / "curve.png")
+    with pytest.raises(ValueError, match="trajectory"):
+        plot_decoding_trajectory([], tmp_path / "text.png")
+    assert not list(tmp_path.iterdir())

@@ -108,7 +108,9 @@ def training_speed(pipeline: LatentReasoningPipeline, rounds: int, rate: float, 
     def with_encoder() -> None:
         for _ in range(5):
             with torch.no_grad():
-                latents = [pipeline.encode_prompt(problems[column][:], torch.device("cpu")) for column in ("prompt", "target")]
+                latents = [
+                    pipeline.encode_prompt(problems[column][:], torch.device("cpu")) for column in ("prompt", "target")
+                ]
             step(*latents)
 
     fast, slow, ratio = side_by_side(with_cache, with_encoder, rounds)

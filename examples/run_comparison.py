@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
     runs = {}
     for row in plan[args.section]:
         for seed in args.seeds or plan["seeds"]:
-            path = Path(plan["output_dir"]) / f"{re.sub('[^a-z0-9]+', '-', row['name'].lower()).strip('-')}-{seed}.json"
+            path = (
+                Path(plan["output_dir"]) / f"{re.sub('[^a-z0-9]+', '-', row['name'].lower()).strip('-')}-{seed}.json"
+            )
             if not path.exists():
                 print(f"{row['name']}, seed {seed}")
                 write_results(path, run(plan, row, seed))
@@ -61,13 +63,24 @@ def run(plan: dict, row: dict, seed: int) -> dict:
         records, size = run_baseline(plan, row, seed, pipeline)
     correct = sum(record.is_correct for record in records)
     seconds = round(perf_counter() - started, 1)
-    return {"answer_accuracy": correct / len(records), "parameters": size, "seconds": seconds, "row": row, "seed": seed}
+    return {
+        "answer_accuracy": correct / len(records),
+        "parameters": size,
+        "seconds": seconds,
+        "row": row,
+        "seed": seed,
+    }
 
 
 def run_reasoner(plan: dict, row: dict, seed: int, pipeline: LatentReasoningPipeline) -> tuple[list[EvalRecord], int]:
     """Train a new denoiser on the pipeline's autoencoder."""
     task = TASKS[pipeline.config.task]()
-    values = {**plan["training"], **plan["denoiser_training"], **row.get("training", {}), **row.get("denoiser_training", {})}
+    values = {
+        **plan["training"],
+        **plan["denoiser_training"],
+        **row.get("training", {}),
+        **row.get("denoiser_training", {}),
+    }
     folders = {"output_dir": plan["output_dir"], "latent_cache_dir": str(Path(plan["output_dir"]) / "latents")}
     args = read_section(DenoiserTrainingArguments, values, seed=seed, **folders)
     set_seed(seed)
@@ -91,7 +104,9 @@ def run_baseline(plan: dict, row: dict, seed: int, pipeline: LatentReasoningPipe
     model = BartForConditionalGeneration(bart_of_size(pipeline.tokenizer, wanted))
     BaselineTrainer(model, args, task.to_dataset("train"), pipeline.tokenizer).train()
     test = task.to_dataset("test", plan["num_problems"])
-    texts = write_greedily(model, pipeline.tokenizer, test["prompt"][:], max_new_tokens=pipeline.tokenizer.model_max_length - 1)
+    texts = write_greedily(
+        model, pipeline.tokenizer, test["prompt"][:], max_new_tokens=pipeline.tokenizer.model_max_length - 1
+    )
     columns = (test["prompt"], test["target"], test["answer"], texts, map(task.parse_answer, texts))
     return [EvalRecord(*values) for values in zip(*columns, strict=True)], sum(p.numel() for p in model.parameters())
 

@@ -1,7 +1,7 @@
 """The shipped reasoner at work: held-out problems, how an answer comes about, and how many steps it needs.
 
-    python examples/run_demo.py
-    python examples/run_demo.py --model user/name --num_problems 2000 --output_dir demo_output
+python examples/run_demo.py
+python examples/run_demo.py --model user/name --num_problems 2000 --output_dir demo_output
 """
 
 from __future__ import annotations
@@ -35,9 +35,13 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\n{'question':14} {'answer':>6}  chain")
     for record in records[:10]:
         chain = " → ".join(record.text.split()[1:])
-        print(f"{record.prompt:14} {record.predicted_answer or '?':>6}  {chain}{'' if record.is_correct else '   (wrong)'}")
+        print(
+            f"{record.prompt:14} {record.predicted_answer or '?':>6}  {chain}{'' if record.is_correct else '   (wrong)'}"
+        )
     summary = summarize(records, pipeline.config.task)
-    print(f"\n{summary['answer_accuracy']:.2%} of {len(records)} held-out problems answered correctly with 20 denoising steps")
+    print(
+        f"\n{summary['answer_accuracy']:.2%} of {len(records)} held-out problems answered correctly with 20 denoising steps"
+    )
 
     trajectory = decoding_trajectory(pipeline, EXAMPLE)
     plot_decoding_trajectory(trajectory, args.output_dir / "trajectory.png", EXAMPLE)

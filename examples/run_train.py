@@ -1,9 +1,9 @@
 """Train a reasoner from a recipe: every stage, then the evaluation, the saved pipeline and its card.
 
-    python examples/run_train.py examples/recipes/ldlm/addition.yaml
-    python examples/run_train.py examples/recipes/ldlm/addition.yaml --resume
-    python examples/run_train.py examples/recipes/ldlm/addition.yaml --override seed=1 denoiser_training.max_steps=100
-    accelerate launch examples/run_train.py examples/recipes/ldlm/addition_paper.yaml --report_to tensorboard
+python examples/run_train.py examples/recipes/ldlm/addition.yaml
+python examples/run_train.py examples/recipes/ldlm/addition.yaml --resume
+python examples/run_train.py examples/recipes/ldlm/addition.yaml --override seed=1 denoiser_training.max_steps=100
+accelerate launch examples/run_train.py examples/recipes/ldlm/addition_paper.yaml --report_to tensorboard
 """
 
 from __future__ import annotations
@@ -48,7 +48,12 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         dataset = [] if recipe.dataset is None else ["--dataset", recipe.dataset]
         options = [item for name, value in evaluation.items() for item in (f"--{name}", str(value))]
-        output = ["--output", str(folder / "results" / "evaluation.json"), "--model_name", Path(recipe.output_dir).name]
+        output = [
+            "--output",
+            str(folder / "results" / "evaluation.json"),
+            "--model_name",
+            Path(recipe.output_dir).name,
+        ]
         run_evaluate.main([str(folder), *dataset, *options, *output])
         write_model_card(load_results(folder / "results"), folder / "README.md")
     if args.push_to_hub:
@@ -74,7 +79,8 @@ def training_results(
 ) -> dict:
     """Return what the training cost, stage by stage, and how well the autoencoder gives held-out targets back."""
     stages = [
-        {"name": name, **{key: value for key, value in record.items() if key != "log"}} for name, record in records.items()
+        {"name": name, **{key: value for key, value in record.items() if key != "log"}}
+        for name, record in records.items()
     ]
     texts = load_problems(recipe)[1]["target"][:]
     curve = [reconstruction_accuracy(pipeline.autoencoder, pipeline.tokenizer, texts, noise) for noise in NOISE_LEVELS]

@@ -1,6 +1,6 @@
 """Write the README's results table from the results that ship with the checkpoints.
 
-    python examples/write_results_table.py
+python examples/write_results_table.py
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def results_table(model_cards: Path) -> str:
         results = load_results(card / "results")
         evaluation = results["evaluation"]
         accuracy = f"{100 * evaluation['answer_accuracy']:.2f} % ± {100 * evaluation['standard_error']:.2f}"
-        lines.append(f"| **`{card.name}`** | {evaluation['num_problems']:,} | {accuracy} | `{evaluation['command']}` |")
+        lines.append(
+            f"| **`{card.name}`** | {evaluation['num_problems']:,} | {accuracy} | `{evaluation['command']}` |"
+        )
         comparison = results.get("comparison", {"rows": []})
         for row in comparison["rows"]:
             figure = f"{100 * row['mean']:.2f} % ± {100 * row['standard_error']:.2f} ({len(row['accuracies'])} seeds)"

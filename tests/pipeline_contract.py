@@ -11,7 +11,14 @@ class PipelineContract:
 
     prompts: list[str]
     arguments: dict = {}
-    required_parameters = {"prompt", "num_inference_steps", "generator", "output_type", "return_dict", "callback_on_step_end"}
+    required_parameters = {
+        "prompt",
+        "num_inference_steps",
+        "generator",
+        "output_type",
+        "return_dict",
+        "callback_on_step_end",
+    }
 
     def make_pipeline(self):
         raise NotImplementedError
@@ -61,7 +68,9 @@ class PipelineContract:
 
     def test_components_rebuild_the_pipeline(self):
         pipeline = self.make_pipeline()
-        rebuilt = type(pipeline)(**pipeline.components, **{"task": pipeline.config.task} if "task" in pipeline.config else {})
+        rebuilt = type(pipeline)(
+            **pipeline.components, **{"task": pipeline.config.task} if "task" in pipeline.config else {}
+        )
         rebuilt.set_progress_bar_config(disable=True)
         assert torch.equal(self.read(self.run(rebuilt)), self.read(self.run(pipeline)))
 

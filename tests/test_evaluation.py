@@ -209,7 +209,9 @@ def test_the_script_writes_what_it_measured_and_its_command(saved_pipeline, tmp_
     assert results["evaluation"]["seed"] == 5
     assert results["evaluation"]["command"].startswith("python examples/run_evaluate.py ")
     assert results["split_overlap"] == 0
-    points = [(point["scheduler"], point["num_inference_steps"], point["num_problems"]) for point in results["steps_curve"]]
+    points = [
+        (point["scheduler"], point["num_inference_steps"], point["num_problems"]) for point in results["steps_curve"]
+    ]
     assert points == [("DDIMScheduler", 1, 6), ("DDIMScheduler", 3, 6)]
     assert results["parameters"]["total"] == sum(
         parameter.numel() for model in (tiny_autoencoder(), tiny_denoiser()) for parameter in model.parameters()

@@ -34,7 +34,9 @@ def test_the_noise_of_a_row_depends_on_seed_step_and_row_alone():
 
 @pytest.mark.parametrize("other", [(8, 11, 0), (7, 12, 0), (7, 11, 1)])
 def test_another_seed_step_or_row_gives_other_noise(other):
-    assert not torch.equal(randn_rows((16,), row_generators(7, 11, 0, 1)), randn_rows((16,), row_generators(*other, 1)))
+    assert not torch.equal(
+        randn_rows((16,), row_generators(7, 11, 0, 1)), randn_rows((16,), row_generators(*other, 1))
+    )
 
 
 def test_seeds_of_neighbouring_rows_and_steps_do_not_collide():

@@ -16,13 +16,17 @@ def size_of_png(path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("accuracies", [[0.998], [0.0, 1.0], [0.62, 0.97, 0.998]])
 def test_accuracy_against_steps_is_drawn(tmp_path, accuracies):
-    points = [{"num_inference_steps": 10**i, "answer_accuracy": p, "num_problems": 500} for i, p in enumerate(accuracies)]
+    points = [
+        {"num_inference_steps": 10**i, "answer_accuracy": p, "num_problems": 500} for i, p in enumerate(accuracies)
+    ]
     plot_accuracy_against_steps(points, tmp_path / "curve.png", {"majority": 0.07})
     assert size_of_png(tmp_path / "curve.png")[0] > 800
 
 
 @pytest.mark.parametrize(
-    "texts", [["", "", ""], ["", "14", FINAL], ["3 8+2 10+4+1 1 1 1 1 1", FINAL], [FINAL]], ids=["blank", "grows", "shrinks", "one"]
+    "texts",
+    [["", "", ""], ["", "14", FINAL], ["3 8+2 10+4+1 1 1 1 1 1", FINAL], [FINAL]],
+    ids=["blank", "grows", "shrinks", "one"],
 )
 def test_a_trajectory_is_drawn(tmp_path, texts):
     plot_decoding_trajectory([(1000 - i, text) for i, text in enumerate(texts)], tmp_path / "text.png", "3+5+2+4")

@@ -95,7 +95,9 @@ def _cache_file(cache_dir: str | Path, fingerprint: str) -> str:
 
 def _fingerprint(dataset: Dataset, autoencoder: TextLatentAutoencoder, tokenizer: PreTrainedTokenizerBase) -> str:
     digest = hashlib.sha256(dataset._fingerprint.encode())
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # a copy, without what its last call left behind
+    backend = Tokenizer.from_str(
+        tokenizer.backend_tokenizer.to_str()
+    )  # a copy, without what its last call left behind
     backend.no_padding()
     backend.no_truncation()
     digest.update(backend.to_str().encode())

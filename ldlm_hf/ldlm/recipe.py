@@ -222,7 +222,9 @@ def _train(trainer: ReproducibleTrainer, folder: Path, resume: bool) -> dict:
     trainer.save_final(folder)
     return {
         "steps": trainer.state.global_step,
-        "batch_size": trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size,
+        "batch_size": trainer.args.train_batch_size
+        * trainer.args.gradient_accumulation_steps
+        * trainer.args.world_size,
         "train_loss": output.training_loss,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),

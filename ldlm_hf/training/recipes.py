@@ -25,7 +25,9 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict:
     """
     recipe = yaml.safe_load(Path(path).read_text())
     if not isinstance(recipe, dict):
-        raise ValueError(f"The recipe {str(path)!r} has to be a mapping of sections, but is a {type(recipe).__name__}.")
+        raise ValueError(
+            f"The recipe {str(path)!r} has to be a mapping of sections, but is a {type(recipe).__name__}."
+        )
     for override in overrides:
         name, separator, value = override.partition("=")
         *sections, key = name.split(".")
@@ -64,7 +66,9 @@ def run_stage(folder: str | Path, settings: dict, train: Callable[[], dict], res
     record_file, settings_file = folder / STAGE_RECORD, folder / "settings.json"
     if resume and settings_file.exists():
         if json.loads(settings_file.read_text()) != settings:
-            raise ValueError(f"{str(folder)!r} holds a stage of another recipe; choose another output_dir or do not resume.")
+            raise ValueError(
+                f"{str(folder)!r} holds a stage of another recipe; choose another output_dir or do not resume."
+            )
         if record_file.exists():
             return json.loads(record_file.read_text())
     elif not resume and folder.exists():

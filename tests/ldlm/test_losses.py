@@ -99,9 +99,7 @@ def test_the_variance_term_is_the_divergence_of_the_two_gaussians():
 
 def test_the_last_step_is_a_likelihood():
     x0, _, _, xt = latents([0])
-    ours = variance_loss(
-        x0, x0 + 0.01, xt, torch.ones_like(x0), torch.tensor([0]), variance_tables(SCHEDULER.betas)
-    )
+    ours = variance_loss(x0, x0 + 0.01, xt, torch.ones_like(x0), torch.tensor([0]), variance_tables(SCHEDULER.betas))
     std = math.sqrt(SCHEDULER.betas[0].item())
     expected = -Normal(x0 + 0.01, std).log_prob(x0).mean()
     torch.testing.assert_close(ours[0], expected, rtol=1e-3, atol=1e-4)

@@ -5,7 +5,15 @@ import torch
 from transformers import AutoModel, T5Config, T5ForConditionalGeneration
 
 from ldlm_hf import TextLatentAutoencoder, TextLatentAutoencoderConfig
-from tests.tiny import LATENT_DIM, LATENT_LENGTH, tiny_autoencoder, tiny_bart, tiny_bart_config, tiny_problems, tiny_tokenizer
+from tests.tiny import (
+    LATENT_DIM,
+    LATENT_LENGTH,
+    tiny_autoencoder,
+    tiny_bart,
+    tiny_bart_config,
+    tiny_problems,
+    tiny_tokenizer,
+)
 
 
 SIZES = {"latent_length": 4, "latent_dim": 8, "decoder_length": 6, "num_layers": 1, "num_attention_heads": 2}
@@ -52,7 +60,9 @@ def test_a_missing_language_model_is_an_oserror(tmp_path):
 
 def test_the_encoder_is_frozen_and_never_drops_out():
     model = tiny_autoencoder(seq2seq_config=tiny_bart_config(dropout=0.5, attention_dropout=0.5)).train()
-    frozen = {id(p) for p in model.seq2seq.get_encoder().parameters()} | {id(model.seq2seq.get_input_embeddings().weight)}
+    frozen = {id(p) for p in model.seq2seq.get_encoder().parameters()} | {
+        id(model.seq2seq.get_input_embeddings().weight)
+    }
     assert all(not p.requires_grad for p in model.parameters() if id(p) in frozen)
     assert all(p.requires_grad for p in model.parameters() if id(p) not in frozen)
     batch = texts()
@@ -165,7 +175,13 @@ def test_written_rows_end_at_their_end_of_sequence():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("latent_length", 0), ("num_attention_heads", 5), ("latent_norm", "l3"), ("encoder_layers", []), ("latent_noise", -1.0)],
+    [
+        ("latent_length", 0),
+        ("num_attention_heads", 5),
+        ("latent_norm", "l3"),
+        ("encoder_layers", []),
+        ("latent_noise", -1.0),
+    ],
 )
 def test_configurations_that_make_no_sense_are_refused(field, value):
     with pytest.raises(Exception, match=field):  # the configuration's own validation error

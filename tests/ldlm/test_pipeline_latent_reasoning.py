@@ -142,7 +142,18 @@ def test_tokens_are_given_on_request_and_texts_come_from_them():
 
 @pytest.mark.parametrize(
     "prompt",
-    ["3+5", "3+5+2+4+1+1", "13+5+2", "3+x+2", "3-5+2", "+".join("1" * 5000), "3 + 5 + 2", "3+5+2\n", "３+5+2", "-1+2+3"],
+    [
+        "3+5",
+        "3+5+2+4+1+1",
+        "13+5+2",
+        "3+x+2",
+        "3-5+2",
+        "+".join("1" * 5000),
+        "3 + 5 + 2",
+        "3+5+2\n",
+        "３+5+2",
+        "-1+2+3",
+    ],
 )
 def test_prompts_that_are_no_problem_of_the_task_are_refused(prompt):
     with pytest.raises(ValueError, match="`prompt` has to be 3 to 5 one-digit numbers"):
@@ -166,7 +177,11 @@ def test_a_list_of_generators_of_the_wrong_length_is_refused():
         ({"scheduler": DDPMScheduler()}, "clips"),
         ({"scheduler": tiny_scheduler(variance_type="learned_range")}, "learned variance"),
         (
-            {"scheduler": DDIMScheduler.from_config(tiny_scheduler(variance_type="learned_range", prediction_type="epsilon").config)},
+            {
+                "scheduler": DDIMScheduler.from_config(
+                    tiny_scheduler(variance_type="learned_range", prediction_type="epsilon").config
+                )
+            },
             None,
         ),
     ],
@@ -282,7 +297,9 @@ def test_a_broken_checkpoint_never_loads(tmp_path, breaking):
     breaking(tmp_path)
     with pytest.raises((OSError, ValueError)) as error:
         LatentReasoningPipeline.from_pretrained(tmp_path)
-    assert any(word in str(error.value) for word in (str(tmp_path), "model_index", "safetensors", "config")), error.value
+    assert any(word in str(error.value) for word in (str(tmp_path), "model_index", "safetensors", "config")), (
+        error.value
+    )
 
 
 def test_an_interrupted_save_leaves_nothing_that_loads(tmp_path, monkeypatch):

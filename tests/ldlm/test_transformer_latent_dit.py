@@ -126,7 +126,11 @@ def test_saving_and_loading_keeps_every_bit(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"conditioning": "concat"}, {"num_attention_heads": 5}, {"latent_length": 5, "diffusion_length": 3, "hidden_size": 32}],
+    [
+        {"conditioning": "concat"},
+        {"num_attention_heads": 5},
+        {"latent_length": 5, "diffusion_length": 3, "hidden_size": 32},
+    ],
 )
 def test_sizes_that_do_not_fit_are_refused(arguments):
     with pytest.raises(ValueError, match="conditioning|num_attention_heads|latent_length"):

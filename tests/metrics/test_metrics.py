@@ -9,7 +9,12 @@ from ldlm_hf.tasks import Addition
 
 
 REFERENCES = ["14 8+2+4 10+4 14", "6 3+3 6", "5 4+1 5", "9 8+1 9"]
-PREDICTIONS = ["14 8+2+4 10+4 14", "6 3+4 7", "four", "8 8+1 9"]  # right, right answer on a wrong chain, invalid, wrong
+PREDICTIONS = [
+    "14 8+2+4 10+4 14",
+    "6 3+4 7",
+    "four",
+    "8 8+1 9",
+]  # right, right answer on a wrong chain, invalid, wrong
 
 
 def test_answers_are_counted():
@@ -59,7 +64,9 @@ def test_an_unknown_metric_is_refused():
 
 
 @pytest.mark.parametrize("name", METRICS)
-@pytest.mark.parametrize(("predictions", "references"), [([], []), (["6 3+3 6"], []), (["6 3+3 6"], ["six"]), (["6"], ["6"])])
+@pytest.mark.parametrize(
+    ("predictions", "references"), [([], []), (["6 3+3 6"], []), (["6 3+3 6"], ["six"]), (["6"], ["6"])]
+)
 def test_nothing_to_count_and_references_of_no_task_are_refused(name, predictions, references):
     with pytest.raises(ValueError, match="predictions|references"):
         load_metric(name).compute(predictions=predictions, references=references)

@@ -117,7 +117,9 @@ def test_every_token_of_every_problem_is_among_the_words():
             assert set(text.replace("+", " + ").split()) <= words
 
 
-@pytest.mark.parametrize("arguments", [{"min_terms": 1}, {"min_terms": 5, "max_terms": 4}, {"answer_position": "middle"}])
+@pytest.mark.parametrize(
+    "arguments", [{"min_terms": 1}, {"min_terms": 5, "max_terms": 4}, {"answer_position": "middle"}]
+)
 def test_arguments_that_make_no_sense_are_refused(arguments):
     with pytest.raises(ValueError, match="terms|answer_position"):
         Addition(**arguments)

@@ -70,7 +70,11 @@ def test_a_broken_off_stage_is_taken_up_again(tmp_path):
 
 def test_only_complete_checkpoints_are_resumed(tmp_path):
     assert last_complete_checkpoint(tmp_path) is None
-    for step, state in ((5, json.dumps({"global_step": 5})), (10, json.dumps({"global_step": 10})), (15, '{"global_st')):
+    for step, state in (
+        (5, json.dumps({"global_step": 5})),
+        (10, json.dumps({"global_step": 10})),
+        (15, '{"global_st'),
+    ):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "trainer_state.json").write_text(state)

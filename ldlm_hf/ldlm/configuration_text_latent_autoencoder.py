@@ -6,12 +6,24 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 
+BART_BASE = {  # facebook/bart-base, the paper's LM; transformers' own default is bart-large
+    "d_model": 768,
+    "encoder_layers": 6,
+    "decoder_layers": 6,
+    "encoder_attention_heads": 12,
+    "decoder_attention_heads": 12,
+    "encoder_ffn_dim": 3072,
+    "decoder_ffn_dim": 3072,
+}
+
+
 @strict
 class TextLatentAutoencoderConfig(PreTrainedConfig):
     r"""Configuration of a [`TextLatentAutoencoder`].
 
     Args:
-        seq2seq_config (`PreTrainedConfig` or `dict`, *optional*): configuration of the encoder-decoder LM (BART, T5, …).
+        seq2seq_config (`PreTrainedConfig` or `dict`, *optional*): configuration of the encoder-decoder LM (BART, T5, …); that
+            of BART-base by default.
         latent_length (`int`, *optional*, defaults to 16): number of latent vectors a text becomes (`l_ae`).
         latent_dim (`int`, *optional*, defaults to 256): size of each of them (`d_ae`).
         decoder_length (`int`, *optional*, defaults to 32): vectors that the latents are expanded to for the LM decoder.
@@ -49,10 +61,18 @@ class TextLatentAutoencoderConfig(PreTrainedConfig):
     latent_noise: float | int = 0.0
     train_lm_decoder: bool = True
 
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: str, **kwargs) -> tuple[dict, dict]:
+        """Read the configuration file as transformers does, but never take the defaults where there is none."""
+        values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if not values:
+            raise OSError(f"{str(pretrained_model_name_or_path)!r} has no file named config.json.")
+        return values, kwargs
+
     def __post_init__(self, **kwargs):
         """Build the nested configuration and fill in the defaults that depend on it."""
         if self.seq2seq_config is None:
-            self.seq2seq_config = AutoConfig.for_model("bart")
+            self.seq2seq_config = AutoConfig.for_model("bart", **BART_BASE)
         elif isinstance(self.seq2seq_config, dict):
             self.seq2seq_config = AutoConfig.for_model(**self.seq2seq_config)
         if self.encoder_layers is None:

@@ -158,6 +158,12 @@ def test_statistics_and_latents_stay_float32_in_bfloat16(tmp_path):
         assert cast.decode(cast.encode(**texts(2)), max_new_tokens=4).shape[0] == 2
 
 
+def test_the_default_configuration_is_the_papers():
+    config = TextLatentAutoencoderConfig()
+    assert (config.latent_length, config.latent_dim) == (16, 256)
+    assert (config.seq2seq_config.d_model, config.seq2seq_config.encoder_layers) == (768, 6)
+
+
 def test_decoding_is_greedy_and_may_repeat_itself():
     config = tiny_autoencoder().generation_config
     assert config.num_beams in (None, 1)

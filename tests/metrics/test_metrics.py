@@ -1,9 +1,11 @@
 """The evaluate modules: loaded by path without a Hub, alone and combined, against numbers counted by hand."""
 
+from pathlib import Path
+
 import evaluate
 import pytest
 
-from ldlm_hf import load_metric
+from ldlm_hf import load_metric, metrics
 from ldlm_hf.metrics import METRICS
 from ldlm_hf.tasks import Addition
 
@@ -76,3 +78,10 @@ def test_a_task_with_other_settings_can_be_given_itself():
     last = Addition(answer_position="last")
     result = load_metric("answer_accuracy").compute(predictions=["8+2 10"], references=["8+2 10"], task=last)
     assert result["answer_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_folder_of_a_metric_loads_by_its_path(name):
+    metric = evaluate.load(str(Path(metrics.__file__).parent / name))
+    expected = load_metric(name).compute(predictions=PREDICTIONS, references=REFERENCES)
+    assert metric.compute(predictions=PREDICTIONS, references=REFERENCES) == expected

@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from diffusers import DDIMScheduler
 from tqdm.auto import tqdm
 
 from ldlm_hf import TASKS, LatentReasoningPipeline
-from ldlm_hf.evaluation import evaluate_pipeline, summarize, write_results
+from ldlm_hf.evaluation import decoding_trajectory, evaluate_pipeline, summarize, write_results
 from ldlm_hf.plots import plot_accuracy_against_steps, plot_decoding_trajectory
 
 
@@ -58,24 +57,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_problems", type=int, default=1000, help="held-out problems to answer")
     parser.add_argument("--output_dir", type=Path, default=Path("demo_output"), help="folder of the figures")
     return parser
-
-
-def decoding_trajectory(pipeline: LatentReasoningPipeline, prompt: str, num_steps: int = 20) -> list[tuple[int, str]]:
-    """Return, for each denoising step, its timestep and what its estimate of x0 reads as."""
-    trajectory = []
-
-    def record(pipe, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
-        trajectory.append((int(timestep), pipe.decode(tensors["estimate"], "text", 32).texts[0]))
-        return {}
-
-    pipeline(
-        prompt,
-        num_inference_steps=num_steps,
-        generator=torch.Generator().manual_seed(0),
-        callback_on_step_end=record,
-        callback_on_step_end_tensor_inputs=["estimate"],
-    )
-    return trajectory
 
 
 def accuracy_against_steps(pipeline: LatentReasoningPipeline, problems) -> list[dict]:

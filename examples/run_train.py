@@ -16,11 +16,12 @@ from pathlib import Path
 
 import run_evaluate
 
-from ldlm_hf import LatentReasoningPipeline
-from ldlm_hf.evaluation import environment, evaluate_pipeline, write_results
+from ldlm_hf import TASKS, LatentReasoningPipeline
+from ldlm_hf.evaluation import decoding_trajectory, environment, evaluate_pipeline, write_results
 from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, load_problems, train_recipe
 from ldlm_hf.ldlm.reconstruction import reconstruction_accuracy
 from ldlm_hf.model_card import load_results, write_model_card
+from ldlm_hf.plots import plot_accuracy_against_steps, plot_decoding_trajectory
 from ldlm_hf.training import read_recipe, read_section
 
 
@@ -54,7 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
             "--model_name",
             Path(recipe.output_dir).name,
         ]
-        run_evaluate.main([str(folder), *dataset, *options, *output])
+        results = run_evaluate.main([str(folder), *dataset, *options, *output])
+        draw_figures(folder, results)
         write_model_card(load_results(folder / "results"), folder / "README.md")
     if args.push_to_hub:
         print(LatentReasoningPipeline.from_pretrained(folder).push_to_hub(args.push_to_hub))
@@ -97,6 +99,20 @@ def training_results(
         ],
         "recipe": asdict(recipe),
     }
+
+
+def draw_figures(folder: Path, results: dict) -> None:
+    """Draw the card's figures from what was measured, and note which there are."""
+    (folder / "figures").mkdir(exist_ok=True)
+    pipeline = LatentReasoningPipeline.from_pretrained(folder)
+    prompt = TASKS[results["task"]]().problem("test", 0).prompt
+    trajectory = decoding_trajectory(pipeline, prompt)
+    plot_decoding_trajectory(trajectory, folder / "figures" / "trajectory.png", prompt)
+    figures = {"What the latents of a held-out problem read as after each step": "figures/trajectory.png"}
+    if "steps_curve" in results:
+        plot_accuracy_against_steps(results["steps_curve"], folder / "figures" / "accuracy_against_steps.png")
+        figures["Accuracy against denoising steps"] = "figures/accuracy_against_steps.png"
+    write_results(folder / "results" / "figures.json", {"figures": figures})
 
 
 def plain_evaluation(

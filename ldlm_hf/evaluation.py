@@ -103,6 +103,27 @@ def evaluate_pipeline(
     return records
 
 
+def decoding_trajectory(
+    pipeline: DiffusionPipeline, prompt: str, num_inference_steps: int = 20, seed: int = 0
+) -> list[tuple[int, str]]:
+    """Return, for each denoising step, its timestep and what the latents after it read as."""
+    trajectory: list[tuple[int, str]] = []
+
+    def record(pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
+        texts = pipe.decode(tensors["latents"], "text", pipe.tokenizer.model_max_length - 1).texts
+        trajectory.append((int(timestep), texts[0]))
+        return {}
+
+    with _without_inner_bars(pipeline):
+        pipeline(
+            prompt,
+            num_inference_steps=num_inference_steps,
+            generator=torch.Generator().manual_seed(seed),
+            callback_on_step_end=record,
+        )
+    return trajectory
+
+
 def summarize(records: list[EvalRecord], task: str | Task) -> dict:
     """Return every metric over the records, the standard error of the accuracy, and the accuracy by number of steps.
 

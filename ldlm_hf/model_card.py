@@ -12,6 +12,7 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
 * `comparison` {rows[{name, accuracies, mean, standard_error, parameters, seconds}], num_problems, steps, batch_size,
   command}
 * `ablations` {rows[{name, accuracies, mean, standard_error}], seeds, num_problems, steps, batch_size, command}
+* `figures` {title: path}
 * `benchmark` {training, sampling[...], matrix_rate_gflops, command}
 """
 
@@ -101,7 +102,7 @@ def write_model_card(results: dict, path: str | Path) -> None:
 def _with_defaults(results: dict) -> dict:
     keys = (
         *("parameters", "chance", "majority", "split_overlap", "training", "recipe", "reconstruction", "decodability"),
-        *("steps_curve", "comparison", "ablations", "benchmark", "environments"),
+        *("figures", "steps_curve", "comparison", "ablations", "benchmark", "environments"),
     )
     return {**dict.fromkeys(keys), **results}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import accumulate, zip_longest
+from itertools import accumulate, cycle, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 40
 INK, MUTED, GOOD, BAD = "#1f2933", "#9aa5b1", "#1b7f4d", "#c2410c"
+COLORS = (GOOD, "#2563eb", BAD, "#7c3aed")
 
 
 def plot_accuracy_against_steps(curve: list[dict], path: str | Path, baseline: dict[str, float] | None = None) -> None:
@@ -30,15 +31,19 @@ def plot_accuracy_against_steps(curve: list[dict], path: str | Path, baseline: d
         raise ValueError("`curve` has to hold at least one point.")
     figure = _figure(7.0, 4.2, "constrained")
     axes = figure.add_subplot()
-    points = sorted(curve, key=lambda point: point["num_inference_steps"])
-    steps = [point["num_inference_steps"] for point in points]
-    accuracies = [100 * point["answer_accuracy"] for point in points]
-    errors = [100 * math.sqrt(p * (1 - p) / n) for p, n in ((x["answer_accuracy"], x["num_problems"]) for x in points)]
-    axes.errorbar(steps, accuracies, errors, marker="o", color=GOOD, linewidth=2, capsize=3)
-    for step, accuracy in zip(steps, accuracies, strict=True):
-        axes.annotate(
-            f"{accuracy:.1f}", (step, accuracy), xytext=(0, 8), textcoords="offset points", ha="center", color=INK
-        )
+    steps = sorted({point["num_inference_steps"] for point in curve})
+    names = list(dict.fromkeys(point.get("scheduler", "") for point in curve))
+    for name, color in zip(names, cycle(COLORS)):
+        points = [point for point in curve if point.get("scheduler", "") == name]
+        points.sort(key=lambda point: point["num_inference_steps"])
+        accuracies = [point["answer_accuracy"] for point in points]
+        errors = [math.sqrt(p * (1 - p) / point["num_problems"]) for p, point in zip(accuracies, points, strict=True)]
+        places = [point["num_inference_steps"] for point in points]
+        percent = [100 * accuracy for accuracy in accuracies]
+        style = {"marker": "o", "color": color, "linewidth": 2, "capsize": 3, "label": name}
+        axes.errorbar(places, percent, [100 * error for error in errors], **style)
+    if len(names) > 1:
+        axes.legend(frameon=False, loc="lower right")
     for name, accuracy in (baseline or {}).items():
         axes.axhline(100 * accuracy, color=MUTED, linestyle="--", linewidth=1)
         axes.annotate(
@@ -47,18 +52,18 @@ def plot_accuracy_against_steps(curve: list[dict], path: str | Path, baseline: d
     axes.set_xscale("log")
     axes.set_xticks(steps, [str(step) for step in steps])
     axes.minorticks_off()
-    axes.margins(y=0.18)
-    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])
+    lowest = min(100 * value for value in [*(point["answer_accuracy"] for point in curve), *(baseline or {}).values()])
+    axes.set_ylim(max(0, lowest - 5), 100.5)  # so that differences within the error do not look like effects
     axes.set_xlabel("denoising steps")
     axes.set_ylabel("answers correct ± standard error [%]")
-    axes.set_title(f"Accuracy on {points[0]['num_problems']:,} held-out problems", color=INK, loc="left")
+    axes.set_title(f"Accuracy on {curve[0]['num_problems']:,} held-out problems", color=INK, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=MUTED, alpha=0.25)
     figure.savefig(path, dpi=150)
 
 
 def plot_decoding_trajectory(trajectory: list[tuple[int, str]], path: str | Path, prompt: str = "") -> None:
-    """Draw what the estimate of x0 reads as after each step; words that are final are green.
+    """Draw what the latents read as after each step; words that are final are green.
 
     Args:
         trajectory (`list[tuple[int, str]]`): timestep and decoded text of each step, in order; of a long one 40 are drawn,
@@ -85,7 +90,7 @@ def plot_decoding_trajectory(trajectory: list[tuple[int, str]], path: str | Path
     ]
     starts = [0, *accumulate(columns)]  # in letters; a word stands at the same place in every row
     width = min(0.015, 0.84 / max(1, starts[-1]))
-    axes.text(0.02, -1.2, f"What the denoiser reads at each step: {prompt}", color=INK, fontsize=12, weight="bold")
+    axes.text(0.02, -1.2, f"What the latents read as after each step: {prompt}", color=INK, fontsize=12, weight="bold")
     axes.text(0.10, -0.2, "t", color=MUTED, ha="right", fontsize=9)
     axes.text(0.14, -0.2, "answer and chain; green words are final", color=MUTED, fontsize=9)
     for row, (timestep, text) in enumerate(trajectory):

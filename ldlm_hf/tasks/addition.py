@@ -85,7 +85,8 @@ class Addition(Task):
         steps, reference = self._chain(text), self._chain(target)
         correct = sum(step == wanted for step, wanted in zip(steps, reference, strict=False))
         follows = all(_reduce(before) == after for before, after in zip(steps, steps[1:], strict=False))
-        consistent = bool(steps) and follows and steps[-1] == self.parse_answer(text)
+        starts = bool(steps) and "+" in steps[0]  # an answer repeated is no derivation
+        consistent = starts and follows and steps[-1] == self.parse_answer(text)
         return ChainReport(num_steps=len(reference), num_correct_steps=correct, is_consistent=consistent)
 
     def _chain(self, text: str) -> list[str]:

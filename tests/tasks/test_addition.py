@@ -95,6 +95,7 @@ def test_the_answer_is_the_first_word(text, answer):
         ("15 8+2+4 10+4 14", 3, False),  # another answer than the chain's
         ("15 9+2+4 11+4 15", 0, True),  # a valid chain of another problem
         ("14", 0, False),
+        ("14 14", 0, False),  # the answer repeated
         ("", 0, False),
         ("14 8+2+4 10+4 14 14", 3, False),  # it runs on
     ],

@@ -1,4 +1,4 @@
-"""Write the README's results table from the results that ship with the checkpoints.
+"""Write every model card, and the README's results table, from the results that ship with the checkpoints.
 
 python examples/write_results_table.py
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ldlm_hf.model_card import load_results
+from ldlm_hf.model_card import load_results, write_model_card
 
 
 ROOT = Path(__file__).parents[1]
@@ -16,9 +16,16 @@ END = "<!-- end of results -->"
 
 
 def main() -> None:
-    """Rewrite the table in place."""
+    """Rewrite the cards and the table in place."""
+    for card in shipped(ROOT / "model_cards"):
+        write_model_card(load_results(card / "results"), card / "README.md")
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text(), ROOT / "model_cards"))
+
+
+def shipped(model_cards: Path) -> list[Path]:
+    """Return the folders of the checkpoints that ship with results."""
+    return sorted(path for path in model_cards.iterdir() if (path / "results").is_dir())
 
 
 def with_table(readme: str, model_cards: Path) -> str:
@@ -31,7 +38,7 @@ def with_table(readme: str, model_cards: Path) -> str:
 def results_table(model_cards: Path) -> str:
     """Return a Markdown table with a row for each figure and the command that made it."""
     lines = ["| checkpoint or system | held-out problems | answers correct | command |", "|---|---|---|---|"]
-    for card in sorted(path for path in model_cards.iterdir() if (path / "results").is_dir()):
+    for card in shipped(model_cards):
         results = load_results(card / "results")
         evaluation = results["evaluation"]
         accuracy = f"{100 * evaluation['answer_accuracy']:.2f} % ± {100 * evaluation['standard_error']:.2f}"

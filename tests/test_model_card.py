@@ -269,3 +269,11 @@ def test_shipped_weights_answer_as_their_card_says(path):
     records = evaluate_pipeline(pipeline, problems, num_inference_steps=steps, show_progress=False)
     accuracy = sum(record.is_correct for record in records) / len(records)
     assert accuracy == pytest.approx(results["evaluation"]["answer_accuracy"], abs=0.03)
+
+
+def test_the_table_of_the_readme_is_that_of_the_shipped_results():
+    from examples.write_results_table import with_table
+
+    root = Path(__file__).parents[1]
+    readme = (root / "README.md").read_text()
+    assert with_table(readme, root / "model_cards") == readme

@@ -215,7 +215,7 @@ class TextLatentAutoencoder(PreTrainedModel):
         center, scale = raw.mean(0), raw.std(0)
         if self.config.latent_statistics == "robust":
             low, center, high = torch.stack(
-                [column.quantile(torch.tensor([0.25, 0.5, 0.75])) for column in raw.flatten(1).T]
+                [column.quantile(raw.new_tensor([0.25, 0.5, 0.75])) for column in raw.flatten(1).T]
             ).T
             center, scale = center.view_as(raw[0]), 0.7413 * (high - low).view_as(raw[0])
         elif self.config.latent_statistics == "scalar":

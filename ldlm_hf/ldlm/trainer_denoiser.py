@@ -128,7 +128,8 @@ class DenoiserTrainer(ReproducibleTrainer):
         generators = self.generators(len(x0))
         position = rand_rows(generators) ** (1 / self.args.timestep_power)
         timesteps = (position * len(self.alpha_bar)).long().clamp(max=len(self.alpha_bar) - 1).to(device)  # (batch,)
-        condition_dropped = (rand_rows(generators) < self.args.condition_dropout).to(device)
+        dropout = self.args.condition_dropout if self.model.training else 0.0
+        condition_dropped = (rand_rows(generators) < dropout).to(device)
         estimate_given = (rand_rows(generators) < self.args.self_conditioning_probability).to(device)
         noise = randn_rows(self.shape, generators).to(device)
 
@@ -157,7 +158,8 @@ class DenoiserTrainer(ReproducibleTrainer):
             kl = variance_loss(x0, x0_hat, xt, output.variance, timesteps, self.tables).mean()
             loss = loss + self.args.variance_weight * len(self.alpha_bar) / 1000 * kl
         buckets = self.buckets if self.model.training else self.evaluation_buckets
-        buckets.add(timesteps, squared_error(x0_hat, x0))
+        kept = ~condition_dropped  # without its prompt the answer cannot be known, so those rows say nothing
+        buckets.add(timesteps[kept], squared_error(x0_hat, x0)[kept])
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:

@@ -14,7 +14,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import run_evaluate
+import run_evaluate  # beside this script
 
 from ldlm_hf import TASKS, LatentReasoningPipeline
 from ldlm_hf.evaluation import decoding_trajectory, environment, evaluate_pipeline, write_results

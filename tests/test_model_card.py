@@ -140,7 +140,8 @@ def typed_figures(text: str, results: dict) -> set[str]:
     known = THE_PAPERS | {f"{100 * number:.{digits}f}" for number in numbers(results) for digits in range(6)}
     percentages = set(re.findall(r"(\d+(?:\.\d+)?) %", text)) - known
     grouped = {f"{number:,.0f}" for number in numbers(results)}
-    return percentages | (set(re.findall(r"\d{1,3}(?:,\d{3})+", text)) - grouped)
+    prose = re.sub(r"`[^`]*`", "", text)  # a command may hold a list such as 20,50,100
+    return percentages | (set(re.findall(r"\d{1,3}(?:,\d{3})+", prose)) - grouped)
 
 
 @pytest.fixture

@@ -150,3 +150,12 @@ def test_bfloat16_stays_close_to_float32():
     actual = model.to(torch.bfloat16)(*inputs()).sample
     assert actual.dtype == torch.bfloat16
     torch.testing.assert_close(actual.float(), expected, atol=0.05, rtol=0.1)
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_the_whole_network_is_one_graph_for_the_compiler(conditioning):
+    model = tiny_denoiser(conditioning=conditioning, learned_variance=True, self_conditioning=True)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)  # any graph break is an error
+    with torch.no_grad():
+        expected = model(*inputs()).sample
+        torch.testing.assert_close(compiled(*inputs()).sample, expected)

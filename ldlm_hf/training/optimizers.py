@@ -1,7 +1,4 @@
-"""Muon for the matrices inside the layers, AdamW for the rest, as one optimizer that any scheduler steers.
-
-Measured on the addition recipe, Muon reaches the same loss in less than half of AdamW's steps.
-"""
+"""Muon (Jordan 2024) for the matrices inside the layers, AdamW for the rest, as one optimizer that any scheduler steers."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from ldlm_hf.evaluation import environment, write_results
 from ldlm_hf.ldlm.losses import squared_error
 from ldlm_hf.ldlm.recipe import bart_of_size
 from ldlm_hf.noise import add_noise
-from ldlm_hf.tasks import TASKS
+from ldlm_hf.tasks import get_task
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -88,7 +88,7 @@ def matrix_rate(size: int = 1024, repeats: int = 20) -> float:
 
 def training_speed(pipeline: LatentReasoningPipeline, rounds: int, rate: float, batch_size: int = 128) -> dict:
     """Time optimizer steps of stage 2 on cached latents, and with the encoder in the loop."""
-    problems = TASKS[pipeline.config.task]().to_dataset("train", batch_size)
+    problems = get_task(pipeline.config.task).to_dataset("train", batch_size)
     denoiser = LatentDiT.from_config(pipeline.denoiser.config).train()
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1e-4)
     alpha_bar = pipeline.scheduler.alphas_cumprod
@@ -128,9 +128,9 @@ def training_speed(pipeline: LatentReasoningPipeline, rounds: int, rate: float, 
 
 def sampling_speed(pipeline: LatentReasoningPipeline, batch_size: int, steps: list[int], rounds: int) -> list[dict]:
     """Time answering a batch at each number of steps, in turn with the baseline's chain-of-thought."""
-    task = TASKS[pipeline.config.task]
-    problems = task().to_dataset("test", batch_size)
-    chains = task(answer_position="last").to_dataset("test", batch_size)["target"]
+    name = pipeline.config.task
+    problems = get_task(name).to_dataset("test", batch_size)
+    chains = get_task(name, answer_position="last").to_dataset("test", batch_size)["target"]
     length = max(len(ids) for ids in pipeline.tokenizer(chains[:])["input_ids"])
     wanted = sum(p.numel() for part in (pipeline.autoencoder, pipeline.denoiser) for p in part.parameters())
     baseline = BartForConditionalGeneration(bart_of_size(pipeline.tokenizer, wanted)).eval()

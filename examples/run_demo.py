@@ -12,7 +12,7 @@ from pathlib import Path
 from diffusers import DDIMScheduler
 from tqdm.auto import tqdm
 
-from ldlm_hf import TASKS, LatentReasoningPipeline
+from ldlm_hf import LatentReasoningPipeline, get_task
 from ldlm_hf.evaluation import decoding_trajectory, evaluate_pipeline, summarize, write_results
 from ldlm_hf.plots import plot_accuracy_against_steps, plot_decoding_trajectory
 
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     pipeline = LatentReasoningPipeline.from_pretrained(args.model)
     pipeline.set_progress_bar_config(disable=True)
-    task = TASKS[pipeline.config.task]()
+    task = get_task(pipeline.config.task)
     test = task.to_dataset("test", args.num_problems)
 
     records = evaluate_pipeline(pipeline, test, num_inference_steps=20)

@@ -21,7 +21,7 @@ from datasets import Dataset, load_dataset
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from transformers import HfArgumentParser
 
-from ldlm_hf import TASKS, LatentReasoningPipeline
+from ldlm_hf import LatentReasoningPipeline, get_task
 from ldlm_hf.evaluation import (
     EvalRecord,
     baselines_of_chance,
@@ -81,8 +81,7 @@ def main(arguments: list[str] | None = None) -> dict:
     if args.scheduler is not None:
         pipeline.scheduler = SCHEDULERS[args.scheduler].from_config(pipeline.scheduler.config)
     task = args.task or pipeline.config.task
-    if task not in TASKS:
-        raise ValueError(f"`--task` has to be one of {sorted(TASKS)}, but is {task!r}.")
+    get_task(task)  # an unknown one shall fail before anything is loaded
     problems, training_problems = load_problems(args, task)
 
     started = perf_counter()
@@ -135,7 +134,7 @@ def read_curve(args: EvaluationArguments) -> tuple[list[int], list[str]]:
 def load_problems(args: EvaluationArguments, task: str) -> tuple[Dataset, Dataset | None]:
     """Return the problems to answer, and those of the training split where the task itself makes them."""
     if args.dataset is None:
-        maker = TASKS[task]()
+        maker = get_task(task)
         training_problems = maker.to_dataset("train") if args.split != "train" else None
         return maker.to_dataset(args.split, args.num_problems), training_problems
     if args.dataset.endswith((".json", ".jsonl")):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import run_evaluate  # beside this script
 
-from ldlm_hf import TASKS, LatentReasoningPipeline
+from ldlm_hf import LatentReasoningPipeline, get_task
 from ldlm_hf.evaluation import decoding_trajectory, environment, evaluate_pipeline, write_results
 from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, load_problems, train_recipe
 from ldlm_hf.ldlm.reconstruction import reconstruction_accuracy
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the recipe that the command line names."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = make_parser().parse_args(arguments)
-    values = read_recipe(args.recipe, args.override)
+    values = read_recipe(args.recipe, args.override, args.preset)
     for name in ("output_dir", "report_to"):
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
@@ -67,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", type=Path, help="YAML file")
     parser.add_argument("--resume", action="store_true", help="go on from what output_dir holds")
+    parser.add_argument("--preset", help="lay a file of the recipe's presets folder over it, such as tiny")
     parser.add_argument("--override", nargs="*", default=[], metavar="section.key=value", help="change the recipe")
     parser.add_argument("--output_dir", help="where everything goes")
     parser.add_argument("--dataset", help="Hub id or JSONL file with the columns prompt, target and answer")
@@ -105,7 +106,7 @@ def draw_figures(folder: Path, results: dict) -> None:
     """Draw the card's figures from what was measured, and note which there are."""
     (folder / "figures").mkdir(exist_ok=True)
     pipeline = LatentReasoningPipeline.from_pretrained(folder)
-    prompt = TASKS[results["task"]]().problem("test", 0).prompt
+    prompt = get_task(results["task"]).problem("test", 0).prompt
     trajectory = decoding_trajectory(pipeline, prompt)
     plot_decoding_trajectory(trajectory, folder / "figures" / "trajectory.png", prompt)
     figures = {"What the latents of a held-out problem read as after each step": "figures/trajectory.png"}

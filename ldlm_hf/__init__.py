@@ -15,7 +15,7 @@ from .ldlm import (
 )
 from .metrics import load_metric
 from .registration import register
-from .tasks import TASKS, Problem, Task
+from .tasks import TASKS, Problem, Task, get_task
 from .version import __version__
 
 
@@ -37,5 +37,6 @@ __all__ = [
     "TextLatentAutoencoderConfig",
     "TextLatentAutoencoderOutput",
     "__version__",
+    "get_task",
     "load_metric",
 ]

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from .metrics import METRICS, load_metric
 from .noise import row_generators
-from .tasks import TASKS, Task
+from .tasks import Task, get_task
 from .version import __version__
 
 
@@ -139,7 +139,7 @@ def summarize(records: list[EvalRecord], task: str | Task) -> dict:
         predictions=[record.text for record in records], references=[record.target for record in records], task=task
     )
     accuracy, count = summary["answer_accuracy"], len(records)
-    reader = TASKS[task]() if isinstance(task, str) else task
+    reader = get_task(task) if isinstance(task, str) else task
     groups: dict[int, list[bool]] = {}
     for record in records:
         steps = reader.check_chain(record.target, record.target).num_steps

@@ -10,7 +10,7 @@ from datasets import Dataset, load_dataset
 from diffusers import DDPMScheduler
 from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, PreTrainedTokenizerBase, set_seed
 
-from ..tasks import TASKS
+from ..tasks import Task, get_task
 from ..training import ReproducibleTrainer, read_section, run_stage
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
 from .pipeline_latent_reasoning import LatentReasoningPipeline
@@ -38,7 +38,8 @@ class LatentReasoningRecipe:
 
     Args:
         output_dir (`str`): where stages, checkpoints and the pipeline go.
-        task (`str`, *optional*): name of the task; without one `dataset` is needed.
+        task (`str`, *optional*): name of the task, as [`get_task`] takes it; without one `dataset` is needed.
+        task_arguments (`dict`, *optional*): further arguments of the task, such as `first_place: tens`.
         dataset (`str`, *optional*): Hub id or JSONL file of problems with the columns `prompt`, `target` and `answer`, in
             place of the task's own; a Hub data set has to have the splits `train` and `validation`, of a file every
             twentieth row is held out.
@@ -60,6 +61,7 @@ class LatentReasoningRecipe:
 
     output_dir: str
     task: str | None = None
+    task_arguments: dict = field(default_factory=dict)
     dataset: str | None = None
     seed: int = 0
     pretrained_seq2seq: str | None = None
@@ -77,8 +79,12 @@ class LatentReasoningRecipe:
         """Check what can be checked before hours of training."""
         if self.task is None and self.dataset is None:
             raise ValueError("A recipe needs a `task` or a `dataset`.")
-        if self.task is not None and self.task not in TASKS:
-            raise ValueError(f"`task` has to be one of {sorted(TASKS)}, but is {self.task!r}.")
+        if self.task is not None:
+            self.make_task()
+
+    def make_task(self) -> Task:
+        """Return the recipe's task."""
+        return get_task(self.task, **self.task_arguments)
 
     def folder(self, stage: str) -> Path:
         """Return the folder of a stage."""
@@ -86,7 +92,7 @@ class LatentReasoningRecipe:
 
     def settings(self, *sections: str) -> dict:
         """Return the sections that decide the result of a stage, to be compared when it is resumed."""
-        always = ("task", "dataset", "seed", "pretrained_seq2seq", "tokenizer", "seq2seq", "seq2seq_training")
+        always = ("task", "task_arguments", "dataset", "seed", "pretrained_seq2seq", "tokenizer", "seq2seq", "seq2seq_training")
         values = asdict(self)
         return {name: values[name] for name in (*always, *sections)}
 
@@ -133,7 +139,7 @@ def train_recipe(recipe: LatentReasoningRecipe, resume: bool = False) -> tuple[L
 def load_problems(recipe: LatentReasoningRecipe) -> tuple[Dataset, Dataset]:
     """Return the training and the validation problems; the test split is never touched in training."""
     if recipe.dataset is None:
-        task = TASKS[recipe.task]()
+        task = recipe.make_task()
         return task.to_dataset("train", seed=recipe.seed), task.to_dataset("validation", seed=recipe.seed)
     if not recipe.dataset.endswith((".json", ".jsonl")):
         splits = load_dataset(recipe.dataset)
@@ -149,7 +155,7 @@ def train_seq2seq(recipe: LatentReasoningRecipe, train: Dataset, resume: bool) -
     if recipe.pretrained_seq2seq is not None:
         AutoTokenizer.from_pretrained(recipe.pretrained_seq2seq).save_pretrained(folder)
         return {"pretrained": recipe.pretrained_seq2seq}
-    words = TASKS[recipe.task]().words() if recipe.task is not None else ()
+    words = recipe.make_task().words() if recipe.task is not None else ()
     tokenizer = build_tokenizer([*train["prompt"], *train["target"]], words, **recipe.tokenizer)
     set_seed(recipe.seed)
     model = BartForConditionalGeneration(small_bart_config(tokenizer, recipe.seq2seq))
@@ -190,7 +196,7 @@ def train_autoencoder(recipe: LatentReasoningRecipe, train: Dataset, heldout: Da
     args = recipe.training_arguments(AutoencoderTrainingArguments, "autoencoder", recipe.autoencoder_training)
     trainer = AutoencoderTrainer(model, args, train, tokenizer, eval_dataset=heldout)
     record = _train(trainer, recipe.folder("autoencoder") / "model", resume)
-    exact = reconstruction_accuracy(model, tokenizer, heldout["target"])
+    exact = reconstruction_accuracy(model, tokenizer, heldout["target"], prompts=heldout["prompt"])
     return {**record, "exact_reconstruction": exact, "num_texts": len(heldout)}
 
 

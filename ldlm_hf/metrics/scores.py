@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..tasks import TASKS, Task
+from ..tasks import Task, get_task
 
 
 def answer_scores(predictions: Sequence[str], references: Sequence[str], task: str | Task) -> dict[str, float | int]:
@@ -53,10 +53,7 @@ def chain_scores(predictions: Sequence[str], references: Sequence[str], task: st
 
 
 def _check(predictions: Sequence[str], references: Sequence[str], task: str | Task) -> Task:
-    if not isinstance(task, Task):
-        if task not in TASKS:
-            raise ValueError(f"`task` has to be one of {sorted(TASKS)}, but is {task!r}.")
-        task = TASKS[task]()
+    task = task if isinstance(task, Task) else get_task(task)
     if len(predictions) != len(references) or not references:
         raise ValueError(
             "`predictions` and `references` have to hold equally many texts, at least one, but hold "

@@ -1,11 +1,52 @@
 """Tasks by name; to add one, write its file, add its line here and a test (see `ldlm_hf/README.md`)."""
 
 from .addition import Addition
-from .task import SPLITS, ChainReport, Problem, Task
+from .rotation import Rotation
+from .task import SPLITS, ChainReport, EnumeratedTask, Problem, Task
+from .three_operations import ThreeOperations
+from .two_digit_addition import TwoDigitAddition
 
 
 TASKS: dict[str, type[Task]] = {
     "addition": Addition,
+    "two_digit_addition": TwoDigitAddition,
+    "three_operations": ThreeOperations,
+    "rotation": Rotation,
+}
+TASK_FAMILIES: dict[str, type[Task]] = {  # what follows the colon in `get_task("family:argument")` is their argument
 }
 
-__all__ = ["SPLITS", "TASKS", "Addition", "ChainReport", "Problem", "Task"]
+
+def get_task(name: str, **kwargs) -> Task:
+    """Return the task of a name.
+
+    Args:
+        name (`str`): one of `TASKS`, or `"family:argument"`: `"continuation:texts/*.txt"`,
+            `"reasoning_gym:chain_sum"`.
+        kwargs: further arguments of the task, such as `answer_position="last"`.
+
+    Raises:
+        ValueError: for a name that is none.
+    """
+    family, separator, argument = str(name).partition(":")
+    if separator and family in TASK_FAMILIES and argument:
+        return TASK_FAMILIES[family](argument, **kwargs)
+    if name not in TASKS:
+        families = ", ".join(f"'{family}:...'" for family in TASK_FAMILIES)
+        raise ValueError(f"`task` has to be one of {sorted(TASKS)} or {families}, but is {name!r}.")
+    return TASKS[name](**kwargs)
+
+
+__all__ = [
+    "SPLITS",
+    "TASKS",
+    "Addition",
+    "ChainReport",
+    "EnumeratedTask",
+    "Problem",
+    "Rotation",
+    "Task",
+    "ThreeOperations",
+    "TwoDigitAddition",
+    "get_task",
+]

@@ -7,19 +7,19 @@ so neither a held-out problem nor any re-ordering of it is ever trained on.
 
 from __future__ import annotations
 
-import random
 import re
-from functools import cached_property, lru_cache
+from collections.abc import Iterator
 from itertools import product
 
-from .task import SPLITS, ChainReport, Problem, Task
+from .task import ChainReport, EnumeratedTask, Problem
 
 
-class Addition(Task):
+class Addition(EnumeratedTask):
     """Add `min_terms` to `max_terms` one-digit numbers; 111,000 problems at 3 to 5."""
 
     name = "addition"
     prompt_format = "3 to 5 one-digit numbers joined by '+', such as '3+5+2+4'"
+    answer_pattern = "[0-9]{1,4}"
 
     def __init__(self, min_terms: int = 3, max_terms: int = 5, answer_position: str = "first") -> None:
         """Make the task.
@@ -33,31 +33,29 @@ class Addition(Task):
         Raises:
             ValueError: for an empty range of terms or an unknown `answer_position`.
         """
+        super().__init__(answer_position)
         if not 2 <= min_terms <= max_terms:
             raise ValueError(
                 f"`min_terms` and `max_terms` have to fulfil 2 <= min_terms <= max_terms, but are {min_terms}, {max_terms}."
             )
-        if answer_position not in ("first", "last"):
-            raise ValueError(f"`answer_position` has to be 'first' or 'last', but is {answer_position!r}.")
-        self.min_terms, self.max_terms, self.answer_position = min_terms, max_terms, answer_position
+        self.min_terms, self.max_terms = min_terms, max_terms
         self.prompt_format = f"{min_terms} to {max_terms} one-digit numbers joined by '+', such as '3+5+2+4'"
 
-    def problem(self, split: str, index: int, seed: int = 0) -> Problem:
-        """Return problem `index` of `split`: every problem once in seeded order, then all again in another order."""
-        size = self.num_problems(split)
-        order = _order(size, f"{self.name}/{split}/{seed}/{index // size}")
-        return self.make(self._splits[split][order[index % size]])
+    def instances(self) -> Iterator[tuple[int, ...]]:
+        """Yield the numbers of every problem."""
+        for terms in range(self.min_terms, self.max_terms + 1):
+            yield from product(range(10), repeat=terms)
 
-    def num_problems(self, split: str) -> int:
-        """Return how many distinct problems `split` holds."""
-        return len(self._splits[split])
+    def canonical(self, instance: tuple[int, ...]) -> str:
+        """Return the sum with its numbers in ascending order."""
+        return _expression(tuple(sorted(instance)))
 
-    def make(self, numbers: tuple[int, ...]) -> Problem:
-        """Return the problem that adds `numbers` in this order."""
-        prompt, chain = _expression(numbers), []
-        while len(numbers) > 1:
-            numbers = (numbers[0] + numbers[1], *numbers[2:])
-            chain.append(_expression(numbers))
+    def make(self, instance: tuple[int, ...]) -> Problem:
+        """Return the problem that adds the numbers in this order."""
+        prompt, chain = _expression(instance), []
+        while len(instance) > 1:
+            instance = (instance[0] + instance[1], *instance[2:])
+            chain.append(_expression(instance))
         words = [chain[-1], *chain] if self.answer_position == "first" else chain
         return Problem(prompt=prompt, target=" ".join(words), answer=chain[-1])
 
@@ -65,49 +63,23 @@ class Addition(Task):
         """Return every number and sign that a prompt or target can hold."""
         return [*map(str, range(9 * self.max_terms + 1)), "+"]
 
+    def kind(self, prompt: str) -> str:
+        """Return how many numbers are added."""
+        return f"{prompt.count('+') + 1} numbers"
+
     def check_prompt(self, prompt: str) -> None:
         """Raise `ValueError` unless `prompt` adds the right number of one-digit numbers."""
-        pattern = rf"[0-9](\+[0-9]){{{self.min_terms - 1},{self.max_terms - 1}}}"
-        if re.fullmatch(pattern, prompt) is None:
-            shown = prompt if len(prompt) <= 60 else f"{prompt[:57]}..."
-            raise ValueError(f"`prompt` has to be {self.prompt_format}, but is {shown!r}.")
-
-    def parse_answer(self, text: str) -> str | None:
-        """Return the first (or last) word of `text` if it is a number."""
-        words = text.split()
-        if not words:
-            return None
-        word = words[0] if self.answer_position == "first" else words[-1]
-        return word if re.fullmatch(r"[0-9]{1,4}", word) else None
+        if re.fullmatch(rf"[0-9](\+[0-9]){{{self.min_terms - 1},{self.max_terms - 1}}}", prompt) is None:
+            raise self.refuse(prompt)
 
     def check_chain(self, text: str, target: str) -> ChainReport:
         """Compare with the reference step by step; consistent means that each step follows from the one before it."""
-        steps, reference = self._chain(text), self._chain(target)
+        steps, reference = self.chain(text), self.chain(target)
         correct = sum(step == wanted for step, wanted in zip(steps, reference, strict=False))
         follows = all(_reduce(before) == after for before, after in zip(steps, steps[1:], strict=False))
         starts = bool(steps) and "+" in steps[0]  # an answer repeated is no derivation
         consistent = starts and follows and steps[-1] == self.parse_answer(text)
         return ChainReport(num_steps=len(reference), num_correct_steps=correct, is_consistent=consistent)
-
-    def _chain(self, text: str) -> list[str]:
-        words = text.split()
-        return words[1:] if self.answer_position == "first" else words
-
-    @cached_property
-    def _splits(self) -> dict[str, list[tuple[int, ...]]]:
-        splits: dict[str, list[tuple[int, ...]]] = {split: [] for split in SPLITS}
-        split_of = lru_cache(maxsize=None)(self.split_of)  # 111,000 problems, 2,937 multisets
-        for terms in range(self.min_terms, self.max_terms + 1):
-            for numbers in product(range(10), repeat=terms):
-                splits[split_of(_expression(tuple(sorted(numbers))))].append(numbers)
-        return splits
-
-
-@lru_cache(maxsize=64)
-def _order(size: int, key: str) -> list[int]:
-    order = list(range(size))
-    random.Random(key).shuffle(order)
-    return order
 
 
 def _expression(numbers: tuple[int, ...]) -> str:

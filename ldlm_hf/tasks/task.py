@@ -8,7 +8,11 @@ held-out problem can slip into training.
 from __future__ import annotations
 
 import hashlib
+import random
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
+ANSWER_POSITIONS = ("first", "last")
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Task:
 
     name: str = ""
     prompt_format: str = ""  # one line for people: what a prompt looks like
+    metrics: tuple[str, ...] = ("answer_accuracy", "chain_accuracy")  # modules of `ldlm_hf.metrics` that judge it
     test_fraction: float = 0.10
     validation_fraction: float = 0.02
 
@@ -73,6 +79,14 @@ class Task:
     def check_chain(self, text: str, target: str) -> ChainReport:
         """Compare the chain in `text` with that in `target`, and check that it obeys the rules of the task."""
         raise NotImplementedError
+
+    def is_correct(self, text: str, prompt: str, answer: str) -> bool:
+        """Return whether a written `text` answers `prompt`; the given `answer` is the right one, or one of them."""
+        return self.parse_answer(text) == answer
+
+    def kind(self, prompt: str) -> str | None:
+        """Return which kind of problem `prompt` is, for accuracy by kind; `None` where a task has one kind only."""
+        return None
 
     def split_of(self, canonical: str) -> str:
         """Return the split that the problem with this canonical form belongs to; the same on every machine."""
@@ -103,3 +117,78 @@ class Task:
         problems = [self.problem(split, index, seed) for index in range(size)]
         columns = {name: [getattr(problem, name) for problem in problems] for name in ("prompt", "target", "answer")}
         return Dataset.from_dict(columns)
+
+
+class EnumeratedTask(Task):
+    """A task whose problems can all be listed: a subclass gives the list, the canonical form and the text of each.
+
+    Args:
+        answer_position (`str`, *optional*, defaults to `"first"`): `"first"` puts the answer before the chain, as the paper
+            does; `"last"` leaves only the chain, whose last word is the answer.
+
+    Raises:
+        ValueError: for an unknown `answer_position`.
+    """
+
+    answer_pattern: str = ""  # regular expression of a valid answer
+
+    def __init__(self, answer_position: str = "first") -> None:
+        """Make the task."""
+        if answer_position not in ANSWER_POSITIONS:
+            raise ValueError(f"`answer_position` has to be 'first' or 'last', but is {answer_position!r}.")
+        self.answer_position = answer_position
+
+    def instances(self) -> Iterator[tuple]:
+        """Yield every problem as the tuple that `make` takes, always in the same order."""
+        raise NotImplementedError
+
+    def canonical(self, instance: tuple) -> str:
+        """Return the form that all problems share which have to be in one split."""
+        raise NotImplementedError
+
+    def make(self, instance: tuple) -> Problem:
+        """Return the problem of an instance."""
+        raise NotImplementedError
+
+    def problem(self, split: str, index: int, seed: int = 0) -> Problem:
+        """Return problem `index` of `split`: every problem once in seeded order, then all again in another order."""
+        size = self.num_problems(split)
+        order = _order(size, f"{self.name}/{split}/{seed}/{index // size}")
+        return self.make(self._splits[split][order[index % size]])
+
+    def num_problems(self, split: str) -> int:
+        """Return how many distinct problems `split` holds."""
+        return len(self._splits[split])
+
+    def parse_answer(self, text: str) -> str | None:
+        """Return the first (or last) word of `text` if it is a valid answer."""
+        words = text.split()
+        if not words:
+            return None
+        word = words[0] if self.answer_position == "first" else words[-1]
+        return word if re.fullmatch(self.answer_pattern, word) else None
+
+    def chain(self, text: str) -> list[str]:
+        """Return the words of the chain in `text`."""
+        words = text.split()
+        return words[1:] if self.answer_position == "first" else words
+
+    def refuse(self, prompt: str) -> ValueError:
+        """Return the error that names a prompt and the form it should have."""
+        shown = prompt if len(prompt) <= 60 else f"{prompt[:57]}..."
+        return ValueError(f"`prompt` has to be {self.prompt_format}, but is {shown!r}.")
+
+    @cached_property
+    def _splits(self) -> dict[str, list[tuple]]:
+        splits: dict[str, list[tuple]] = {split: [] for split in SPLITS}
+        split_of = lru_cache(maxsize=None)(self.split_of)  # many problems share a canonical form
+        for instance in self.instances():
+            splits[split_of(self.canonical(instance))].append(instance)
+        return splits
+
+
+@lru_cache(maxsize=64)
+def _order(size: int, key: str) -> list[int]:
+    order = list(range(size))
+    random.Random(key).shuffle(order)
+    return order

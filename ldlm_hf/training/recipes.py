@@ -17,17 +17,21 @@ Section = TypeVar("Section")
 STAGE_RECORD = "stage.json"
 
 
-def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict:
-    """Return a recipe as nested dictionaries, after `section.key=value` overrides (values in YAML).
+def read_recipe(path: str | Path, overrides: Sequence[str] = (), preset: str | None = None) -> dict:
+    """Return a recipe as nested dictionaries: the one it `extends`, then itself, the preset and the overrides.
+
+    Args:
+        path (`str` or `Path`): YAML file. Under the key `extends` it may name another in its folder, of which it then
+            gives the differences only.
+        overrides (`Sequence[str]`, *optional*): `section.key=value`, values in YAML.
+        preset (`str`, *optional*): name of a YAML file in the folder `presets` beside the recipe, laid over it.
 
     Raises:
-        ValueError: if the file is no mapping, or an override has no `=` or names a section that is none.
+        ValueError: if a file is missing or no mapping, or an override has no `=` or names a section that is none.
     """
-    recipe = yaml.safe_load(Path(path).read_text())
-    if not isinstance(recipe, dict):
-        raise ValueError(
-            f"The recipe {str(path)!r} has to be a mapping of sections, but is a {type(recipe).__name__}."
-        )
+    recipe = _read_mapping(Path(path))
+    if preset is not None:
+        recipe = _merge(recipe, _read_mapping(Path(path).parent / "presets" / f"{preset}.yaml"))
     for override in overrides:
         name, separator, value = override.partition("=")
         *sections, key = name.split(".")
@@ -38,6 +42,30 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict:
             raise ValueError(f"An override has to be of the form section.key=value, but is {override!r}.")
         place[key] = yaml.safe_load(value)
     return recipe
+
+
+def _read_mapping(path: Path) -> dict:
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise ValueError(f"There is no recipe or preset {str(path)!r}; its folder has: {known or 'none'}.")
+    values = yaml.safe_load(path.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"The recipe {str(path)!r} has to be a mapping of sections, but is a {type(values).__name__}."
+        )
+    base = values.pop("extends", None)
+    return values if base is None else _merge(_read_mapping(path.parent / base), values)
+
+
+def _merge(base: dict, changes: dict) -> dict:
+    """Return `base` with `changes` laid over it, section by section; what is changed to null is left out."""
+    merged = dict(base)
+    for key, value in changes.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge(merged.get(key, {}), value) if isinstance(value, dict) else value
+    return merged
 
 
 def read_section(section_class: type[Section], values: dict, **defaults) -> Section:

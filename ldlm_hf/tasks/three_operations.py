@@ -1,8 +1,9 @@
 """Three one-digit numbers and two operations, brackets around the last two: GPT-3's one-digit composite (paper, Table 3).
 
-GPT-3's example is `6+(4*8)` (Brown et al. 2020, §3.9.1); the paper shows no chain, and this is the natural one: target
-`38 6+32 38`, a negative result in brackets, as in `10 3-(-7) 10`. It holds out no problems; here two problems that differ
-only in the order of what the brackets add or multiply are always in one split.
+GPT-3's example is `6+(4*8)` (Brown et al. 2020, §3.9.1). The paper shows no chain; this one works out the brackets, then
+the tens and the units apart, then the sum: target `38 6+32 30+8 38`, a negative number in brackets, as in
+`10 3-(-7) 0+10 10`. It holds out no problems; here two problems that differ only in the order of what the brackets add or
+multiply are always in one split.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import product
 from .task import ChainReport, EnumeratedTask, Problem
 
 
+CHAINS = ("by_place", "short")
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
@@ -24,6 +26,23 @@ class ThreeOperations(EnumeratedTask):
     name = "three_operations"
     prompt_format = "three one-digit numbers, the last two in brackets, joined by '+', '-' or '*', such as '6+(4*8)'"
     answer_pattern = "0|-?[1-9][0-9]{0,2}"
+
+    def __init__(self, chain_form: str = "by_place", answer_position: str = "first") -> None:
+        """Make the task.
+
+        Args:
+            chain_form (`str`, *optional*, defaults to `"by_place"`): `"by_place"` works out tens and units apart once the
+                brackets are gone, so that every step needs small numbers only; `"short"` goes to the answer at once.
+            answer_position (`str`, *optional*, defaults to `"first"`): `"first"` puts the answer before the chain, as
+                the paper does; `"last"` leaves only the chain, whose last step is the answer.
+
+        Raises:
+            ValueError: for an unknown `chain_form` or `answer_position`.
+        """
+        super().__init__(answer_position)
+        if chain_form not in CHAINS:
+            raise ValueError(f"`chain_form` has to be one of {CHAINS}, but is {chain_form!r}.")
+        self.chain_form = chain_form
 
     def instances(self) -> Iterator[tuple[int, str, int, str, int]]:
         """Yield number, sign, number, sign, number of every problem."""
@@ -41,12 +60,17 @@ class ThreeOperations(EnumeratedTask):
         bracket = OPERATIONS[inner](b, c)
         answer = str(OPERATIONS[outer](a, bracket))
         chain = [f"{a}{outer}{bracket}" if bracket >= 0 else f"{a}{outer}({bracket})", answer]
+        if self.chain_form == "by_place":
+            tens, units = _places(a, outer, bracket)
+            chain.insert(1, f"{tens}{units:+d}")
         words = [answer, *chain] if self.answer_position == "first" else chain
         return Problem(prompt=f"{a}{outer}({b}{inner}{c})", target=" ".join(words), answer=answer)
 
     def words(self) -> list[str]:
         """Return every number that a chain or answer can hold, and every sign."""
-        numbers = {str(abs(value)) for problem in map(self.make, self.instances()) for value in _numbers(problem.target)}
+        numbers = {
+            str(abs(value)) for problem in map(self.make, self.instances()) for value in _numbers(problem.target)
+        }
         return [*sorted(numbers, key=int), *OPERATIONS, "(", ")"]
 
     def kind(self, prompt: str) -> str:
@@ -59,15 +83,28 @@ class ThreeOperations(EnumeratedTask):
             raise self.refuse(prompt)
 
     def check_chain(self, text: str, target: str) -> ChainReport:
-        """Compare with the reference step by step; consistent means that the rest works out to the answer."""
+        """Compare with the reference step by step; consistent means that each works out to the answer."""
         steps, reference = self.chain(text), self.chain(target)
         correct = sum(step == wanted for step, wanted in zip(steps, reference, strict=False))
-        rest = re.fullmatch(r"([0-9])([-+*])(\(-[0-9]\)|[0-9]{1,2})", steps[0]) if len(steps) == 2 else None
-        consistent = False
-        if rest is not None:
-            value = OPERATIONS[rest[2]](int(rest[1]), int(rest[3].strip("()")))
-            consistent = steps[1] == self.parse_answer(text) == str(value)
+        values = [_value(step) for step in steps]
+        answer = self.parse_answer(text)
+        agree = answer is not None and all(str(value) == answer for value in values)
+        consistent = agree and len(steps) == len(reference) and steps[-1] == answer
         return ChainReport(num_steps=len(reference), num_correct_steps=correct, is_consistent=consistent)
+
+
+def _places(a: int, outer: str, number: int) -> tuple[int, int]:
+    """Return what the tens and the units of `number` make of `a`; they add up to `a outer number`."""
+    tens, units = int(number / 10) * 10, number - int(number / 10) * 10
+    return (a * tens, a * units) if outer == "*" else (OPERATIONS[outer](0, tens), OPERATIONS[outer](a, units))
+
+
+def _value(step: str) -> int | None:
+    """Return the value of a number, or of two numbers joined by a sign; `None` for anything else."""
+    found = re.fullmatch(r"(-?[0-9]{1,3})(?:([-+*])([0-9]{1,3}|\(-[0-9]{1,3}\)))?", step)
+    if found is None:
+        return None
+    return OPERATIONS[found[2]](int(found[1]), int(found[3].strip("()"))) if found[2] else int(found[1])
 
 
 def _numbers(text: str) -> list[int]:

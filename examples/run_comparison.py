@@ -1,10 +1,13 @@
-"""Compare trainings over seeds: the reasoner, its sequence-to-sequence baselines, and one changed setting at a time.
+"""Compare trainings over seeds: reasoners, their baselines, and one changed setting at a time.
 
-    python examples/run_comparison.py examples/recipes/ldlm/addition_comparison.yaml
-    python examples/run_comparison.py examples/recipes/ldlm/addition_comparison.yaml --section ablations
+    python examples/run_comparison.py examples/recipes/ldlm/two_digit_addition_comparison.yaml --section ablations
+    python examples/run_comparison.py examples/recipes/ldlm/tables.yaml --section table4 --seeds 0
 
+A plan is a YAML file of sections; a section is a list of rows and what they share. A row trains one system
+(`system: denoiser`, on the autoencoder of `pipeline`; `recipe`, all stages; `sequence_to_sequence` or `classifier`) or
+only evaluates a `pipeline`, once for each seed. Under `variants` it lists further ways to sample from what it trained.
 Every run writes its own JSON file and is not repeated if that is there, so a comparison can be broken off, taken up again
-and divided among processes with `--seeds`. The last one writes `comparison.json` or `ablations.json`.
+and divided among processes with `--seeds` and `--rows`. When all runs of a section are there, its results are written.
 """
 
 from __future__ import annotations
@@ -13,124 +16,190 @@ import argparse
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from time import perf_counter
 
-from transformers import BartForConditionalGeneration, set_seed
+from transformers import set_seed
 
-from ldlm_hf import TASKS, DenoiserTrainer, DenoiserTrainingArguments, LatentDiT, LatentReasoningPipeline
-from ldlm_hf.evaluation import EvalRecord, environment, evaluate_pipeline, mean_and_standard_error, write_results
-from ldlm_hf.ldlm.recipe import bart_of_size
-from ldlm_hf.ldlm.trainer_baseline import BaselineTrainer, write_greedily
-from ldlm_hf.training import ReproducibleTrainingArguments, read_recipe, read_section
+from ldlm_hf import DenoiserTrainer, DenoiserTrainingArguments, LatentDiT, LatentReasoningPipeline
+from ldlm_hf.evaluation import (
+    count_parameters,
+    environment,
+    evaluate_pipeline,
+    mean_and_standard_error,
+    record_texts,
+    summarize,
+    write_results,
+)
+from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, make_scheduler, train_recipe
+from ldlm_hf.ldlm.recipe_baseline import SYSTEMS as BASELINES
+from ldlm_hf.ldlm.recipe_baseline import BaselineRecipe, train_baseline, write_answers
+from ldlm_hf.ldlm.supported_schedulers import make_sampler
+from ldlm_hf.tasks import Task, get_task
+from ldlm_hf.training import merge_recipes, read_recipe, read_section
+
+
+SCORES = ("answer_accuracy", "exact_match", "invalid_rate")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run what is missing of one section, then write it down as a whole."""
+    """Run what is missing of a section, and write it down if it is whole."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recipe", type=Path, help="YAML file")
-    parser.add_argument("--section", choices=("comparison", "ablations"), default="comparison")
-    parser.add_argument("--seeds", type=int, nargs="*", help="only these")
+    parser.add_argument("plan", type=Path, help="YAML file")
+    parser.add_argument("--section", default="comparison", help="which section of the plan")
+    parser.add_argument("--seeds", type=int, nargs="*", help="run only these")
+    parser.add_argument("--rows", type=int, nargs="*", help="run only these, counted from 0")
     parser.add_argument("--override", nargs="*", default=[], metavar="section.key=value")
     args = parser.parse_args(arguments)
-    plan = read_recipe(args.recipe, args.override)
-    runs = {}
-    for row in plan[args.section]:
-        for seed in args.seeds or plan["seeds"]:
-            path = (
-                Path(plan["output_dir"]) / f"{re.sub('[^a-z0-9]+', '-', row['name'].lower()).strip('-')}-{seed}.json"
-            )
-            if not path.exists():
-                print(f"{row['name']}, seed {seed}")
-                write_results(path, run(plan, row, seed))
-            runs[row["name"], seed] = json.loads(path.read_text())
-    if args.seeds is None or args.seeds == plan["seeds"]:
-        command = shlex.join(["python", "examples/run_comparison.py", *(arguments or sys.argv[1:])])
-        results = {args.section: collect(plan, args.section, runs, command), "environment": environment()}
-        write_results(Path(plan["output_dir"]) / "results" / f"{args.section}.json", results)
-        print(json.dumps(results[args.section], indent=2))
+    plan = read_recipe(args.plan, args.override)
+    shown = [str(args.plan), "--section", args.section, *(["--override", *args.override] if args.override else [])]
+    command = shlex.join(["python", "examples/run_comparison.py", *shown])
+    results = run_section(plan, args.section, command, args.rows, args.seeds)
+    if results is not None:
+        print(json.dumps(results, indent=2))
 
 
-def run(plan: dict, row: dict, seed: int) -> dict:
-    """Train and evaluate one row under one seed."""
-    pipeline = LatentReasoningPipeline.from_pretrained(plan["model"])
-    pipeline.set_progress_bar_config(disable=True)
+def run_section(
+    plan: dict, name: str, command: str, rows: list[int] | None = None, seeds: list[int] | None = None
+) -> dict | None:
+    """Run what is missing of a section; return and write its results if it is whole then."""
+    if name not in plan["sections"]:
+        raise ValueError(f"`section` has to be one of {sorted(plan['sections'])}, but is {name!r}.")
+    section = merge_recipes(plan.get("shared", {}), plan["sections"][name])
+    every_row = [merge_recipes(section, row) for row in section.pop("rows")]
+    paths = {}
+    for number, row in enumerate(every_row):
+        for seed in row["seeds"]:
+            folder = Path(plan["output_dir"]) / name / f"{slug(row['name'])}-{seed}"
+            paths[number, seed] = folder.with_suffix(".json")
+            wanted = (rows is None or number in rows) and (seeds is None or seed in seeds)
+            if wanted and not paths[number, seed].exists():
+                print(f"{name}: {row['name']}, seed {seed}", file=sys.stderr)
+                write_results(paths[number, seed], {**run(row, seed, folder), "environment": environment()})
+                shutil.rmtree(folder, ignore_errors=True)  # checkpoints; what they answered is written down
+    if not all(path.exists() for path in paths.values()):
+        return None
+    runs = {key: json.loads(path.read_text()) for key, path in paths.items()}
+    results = {"rows": collect(every_row, runs), "shared": section, "command": command}
+    place = Path(plan["output_dir"]) / "results" / f"{name}.json"
+    write_results(place, {name: results, "environment": environment()})
+    return results
+
+
+def run(row: dict, seed: int, folder: Path) -> dict:
+    """Train and evaluate one row under one seed; `folder` is for what its training leaves behind."""
+    task = get_task(row["task"], **row.get("task_arguments", {}))
     started = perf_counter()
-    if row.get("system", "reasoner") == "reasoner":
-        records, size = run_reasoner(plan, row, seed, pipeline)
+    system = row.get("system", "denoiser")
+    if system in BASELINES:
+        fields = BaselineRecipe.__dataclass_fields__
+        values = {key: value for key, value in row.items() if key in fields and key != "pipeline"}
+        recipe = BaselineRecipe(**{**values, "output_dir": str(folder), "seed": seed})
+        model, tokenizer, record = train_baseline(recipe)
+        problems = task.to_dataset("test", row.get("num_problems"))
+        records = record_texts(problems, write_answers(recipe, model, tokenizer, problems["prompt"][:]), task)
+        results = {"parameters": count_parameters(model), **without_log(record)}
+        return {**results, **scores(records, task), "seconds": round(perf_counter() - started, 1), "seed": seed}
+    if system == "recipe":
+        pipeline, stages = train_recipe(read_section(LatentReasoningRecipe, recipe_values(row, seed, folder)))
+        record = stages["denoiser"]
     else:
-        records, size = run_baseline(plan, row, seed, pipeline)
-    correct = sum(record.is_correct for record in records)
-    seconds = round(perf_counter() - started, 1)
-    return {
-        "answer_accuracy": correct / len(records),
-        "parameters": size,
-        "seconds": seconds,
-        "row": row,
-        "seed": seed,
-    }
+        pipeline = LatentReasoningPipeline.from_pretrained(row["pipeline"])
+        record = {} if system == "pipeline" else train_denoiser(pipeline, row, task, seed, folder)
+    results = {"parameters": sum(count_parameters(pipeline.components[part]) for part in ("autoencoder", "denoiser"))}
+    variants = [{}, *row.get("variants", [])]
+    outcomes = [sample(pipeline, row, task, seed, variant) for variant in variants]
+    results |= {**without_log(record), **outcomes[0], "variants": outcomes[1:]}
+    return {**results, "seconds": round(perf_counter() - started, 1), "seed": seed}
 
 
-def run_reasoner(plan: dict, row: dict, seed: int, pipeline: LatentReasoningPipeline) -> tuple[list[EvalRecord], int]:
-    """Train a new denoiser on the pipeline's autoencoder."""
-    task = TASKS[pipeline.config.task]()
-    values = {
-        **plan["training"],
-        **plan["denoiser_training"],
-        **row.get("training", {}),
-        **row.get("denoiser_training", {}),
-    }
-    folders = {"output_dir": plan["output_dir"], "latent_cache_dir": str(Path(plan["output_dir"]) / "latents")}
-    args = read_section(DenoiserTrainingArguments, values, seed=seed, **folders)
+def train_denoiser(pipeline: LatentReasoningPipeline, row: dict, task: Task, seed: int, folder: Path) -> dict:
+    """Put a new denoiser, trained on the pipeline's autoencoder, into the pipeline."""
+    folders = {"output_dir": str(folder), "latent_cache_dir": str(folder.parents[1] / "latents")}
+    args = read_section(DenoiserTrainingArguments, row["denoiser_training"], seed=seed, **folders)
+    scheduler = make_scheduler(row.get("scheduler", {}))
+    changes = {"num_train_timesteps": scheduler.config.num_train_timesteps, **row.get("denoiser", {})}
     set_seed(seed)
-    denoiser = LatentDiT.from_config({**pipeline.denoiser.config, **row.get("denoiser", {})})
-    parts = (pipeline.autoencoder, pipeline.scheduler, task.to_dataset("train"), pipeline.tokenizer)
+    denoiser = LatentDiT.from_config({**pipeline.denoiser.config, **changes})
+    parts = (pipeline.autoencoder, scheduler, task.to_dataset("train", row.get("train_size")), pipeline.tokenizer)
     trainer = DenoiserTrainer(denoiser, args, *parts)
-    trainer.train()
-    with trainer.ema.applied():
-        pipeline.register_modules(denoiser=denoiser.eval())
-        test = task.to_dataset("test", plan["num_problems"])
-        records = evaluate_pipeline(pipeline, test, num_inference_steps=plan["num_inference_steps"], seed=seed)
-    return records, sum(p.numel() for part in (pipeline.autoencoder, denoiser) for p in part.parameters())
-
-
-def run_baseline(plan: dict, row: dict, seed: int, pipeline: LatentReasoningPipeline) -> tuple[list[EvalRecord], int]:
-    """Train a BART of the pipeline's size to write the target given the prompt."""
-    task = TASKS[pipeline.config.task](answer_position=row["answer_position"])
-    args = read_section(ReproducibleTrainingArguments, plan["training"], seed=seed, output_dir=plan["output_dir"])
-    wanted = sum(p.numel() for part in (pipeline.autoencoder, pipeline.denoiser) for p in part.parameters())
-    set_seed(seed)
-    model = BartForConditionalGeneration(bart_of_size(pipeline.tokenizer, wanted))
-    BaselineTrainer(model, args, task.to_dataset("train"), pipeline.tokenizer).train()
-    test = task.to_dataset("test", plan["num_problems"])
-    texts = write_greedily(
-        model, pipeline.tokenizer, test["prompt"][:], max_new_tokens=pipeline.tokenizer.model_max_length - 1
-    )
-    columns = (test["prompt"], test["target"], test["answer"], texts, map(task.parse_answer, texts))
-    return [EvalRecord(*values) for values in zip(*columns, strict=True)], sum(p.numel() for p in model.parameters())
-
-
-def collect(plan: dict, section: str, runs: dict, command: str) -> dict:
-    """Return the section as the card wants it."""
-    rows = []
-    for row in plan[section]:
-        results = [runs[row["name"], seed] for seed in plan["seeds"]]
-        accuracies = [result["answer_accuracy"] for result in results]
-        mean, error = mean_and_standard_error(accuracies)
-        seconds = sum(result["seconds"] for result in results) / len(results)
-        figures = {"mean": mean, "standard_error": error, "parameters": results[0]["parameters"], "seconds": seconds}
-        rows.append({"name": row["name"], "accuracies": accuracies, **figures})
-    training = plan["training"]
+    output = trainer.train()
+    if trainer.ema is not None:
+        trainer.ema.average.copy_to(denoiser.parameters())
+    pipeline.register_modules(denoiser=denoiser.eval(), scheduler=scheduler)
     return {
-        "rows": rows,
-        "seeds": plan["seeds"],
-        "steps": training["max_steps"],
-        "batch_size": training["per_device_train_batch_size"],
-        "num_problems": plan["num_problems"],
-        "num_inference_steps": plan["num_inference_steps"],
-        "command": command,
+        "steps": trainer.state.global_step,
+        "batch_size": args.train_batch_size,
+        "train_loss": output.training_loss,
     }
+
+
+def sample(pipeline: LatentReasoningPipeline, row: dict, task: Task, seed: int, variant: dict) -> dict:
+    """Answer the row's problems with its own settings of sampling, changed by those of the variant."""
+    settings = {**row.get("sampling", {}), **variant}
+    own, problems = pipeline.scheduler, task.to_dataset("test", row.get("num_problems"))
+    sampler = {key: settings.pop(key) for key in ("scheduler", "variance_type") if key in settings}
+    pipeline.scheduler = make_sampler(own, sampler.get("scheduler"), sampler.get("variance_type"))
+    started = perf_counter()
+    records = evaluate_pipeline(pipeline, problems, seed=seed, **settings)
+    pipeline.scheduler = own
+    seconds = round(perf_counter() - started, 1)
+    return {"sampling": {**sampler, **settings}, **scores(records, task), "sampling_seconds": seconds}
+
+
+def scores(records: list, task: Task) -> dict:
+    """Return the figures of a run that are compared."""
+    summary = summarize(records, task)
+    return {**{name: summary[name] for name in SCORES if name in summary}, "num_problems": summary["num_problems"]}
+
+
+def recipe_values(row: dict, seed: int, folder: Path) -> dict:
+    """Return the recipe of a row that trains all stages."""
+    changes = {key: value for key, value in row.items() if key in LatentReasoningRecipe.__dataclass_fields__}
+    values = read_recipe(Path(row["recipe"]))
+    values.pop("evaluation", None)
+    return {**merge_recipes(values, changes), "output_dir": str(folder), "seed": seed}
+
+
+def without_log(record: dict) -> dict:
+    """Return a stage's record without its log and what depends on the machine."""
+    return {key: record[key] for key in ("steps", "best_step", "batch_size", "train_loss") if key in record}
+
+
+def collect(rows: list[dict], runs: dict[tuple[int, int], dict]) -> list[dict]:
+    """Return a line for each row and each of its variants: accuracy by seed, its mean and standard error."""
+    lines = []
+    for number, row in enumerate(rows):
+        results = [runs[number, seed] for seed in row["seeds"]]
+        lines.append({**line(row["name"], results), **{key: row[key] for key in ("published",) if key in row}})
+        for place, variant in enumerate(row.get("variants", [])):
+            name = f"{row['name']}; " + ", ".join(f"{key} {value}" for key, value in variant.items())
+            lines.append(line(name, [{**result, **result["variants"][place]} for result in results]))
+    return lines
+
+
+def line(name: str, results: list[dict]) -> dict:
+    """Return the accuracies of the seeds, their mean and standard error, and what the trainings cost."""
+    accuracies = [result["answer_accuracy"] for result in results]
+    mean, error = mean_and_standard_error(accuracies)
+    figures = {key: results[0][key] for key in ("parameters", "num_problems", "batch_size") if key in results[0]}
+    figures |= {"steps": [result["steps"] for result in results]} if "steps" in results[0] else {}
+    seconds = sum(result["seconds"] for result in results) / len(results)
+    return {
+        "name": name,
+        "accuracies": accuracies,
+        "mean": mean,
+        "standard_error": error,
+        "seconds": seconds,
+        **figures,
+    }
+
+
+def slug(name: str) -> str:
+    """Return a name as it may stand in a path."""
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 if __name__ == "__main__":

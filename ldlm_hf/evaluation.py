@@ -19,13 +19,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import evaluate
 import torch
 from datasets import Dataset
 from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
-from .metrics import METRICS, load_metric
+from .ldlm.pipeline_output import DenoisingStep
+from .metrics import REASONING_METRICS, load_metric
 from .noise import row_generators
 from .tasks import Task, get_task
 from .version import __version__
@@ -40,11 +40,12 @@ class EvalRecord:
     answer: str
     text: str
     predicted_answer: str | None
+    verdict: bool | None = None  # of the task's own scorer, where several answers may be right
 
     @property
     def is_correct(self) -> bool:
         """Whether the answer is right."""
-        return self.predicted_answer == self.answer
+        return self.predicted_answer == self.answer if self.verdict is None else self.verdict
 
     @property
     def is_exact(self) -> bool:
@@ -61,6 +62,7 @@ def evaluate_pipeline(
     guidance_scale: float = 1.0,
     seed: int = 0,
     show_progress: bool = True,
+    **sampling,
 ) -> list[EvalRecord]:
     """Answer every problem of a data set.
 
@@ -72,18 +74,12 @@ def evaluate_pipeline(
         guidance_scale (`float`, *optional*, defaults to 1.0): weight of classifier-free guidance.
         seed (`int`, *optional*, defaults to 0): of the noise, with the row.
         show_progress (`bool`, *optional*, defaults to `True`): show a progress bar.
+        sampling: further arguments of the pipeline, such as `num_samples` and `select`.
 
     Raises:
         ValueError: for an empty data set, one that lacks a column, or a `batch_size` below 1.
     """
-    missing = [name for name in ("prompt", "target", "answer") if name not in dataset.column_names]
-    if missing or len(dataset) == 0:
-        raise ValueError(
-            f"`dataset` has to hold at least one problem with `prompt`, `target` and `answer`, but has {len(dataset)} rows "
-            f"with the columns {dataset.column_names}."
-        )
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` has to be at least 1, but is {batch_size}.")
+    _check_problems(dataset, batch_size)
     records = []
     with (
         _without_inner_bars(pipeline),
@@ -96,62 +92,123 @@ def evaluate_pipeline(
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 generator=row_generators(seed, 0, start, len(rows["prompt"])),
+                **sampling,
             )
             columns = (rows["prompt"], rows["target"], rows["answer"], output.texts, output.answers)
-            records += [EvalRecord(*values) for values in zip(*columns, strict=True)]
+            records += [_record(*values, pipeline.task) for values in zip(*columns, strict=True)]
             progress.update(len(output.texts))
     return records
+
+
+def record_texts(dataset: Dataset, texts: list[str], task: Task) -> list[EvalRecord]:
+    """Return the records of texts that something else than a pipeline wrote for the rows of a data set."""
+    columns = (dataset["prompt"], dataset["target"], dataset["answer"], texts, map(task.parse_answer, texts))
+    return [_record(*values, task) for values in zip(*columns, strict=True)]
 
 
 def decoding_trajectory(
     pipeline: DiffusionPipeline, prompt: str, num_inference_steps: int = 20, seed: int = 0
 ) -> list[tuple[int, str]]:
-    """Return, for each denoising step, its timestep and what the latents after it read as."""
-    trajectory: list[tuple[int, str]] = []
-
-    def record(pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
-        texts = pipe.decode(tensors["latents"], "text", pipe.tokenizer.model_max_length - 1).texts
-        trajectory.append((int(timestep), texts[0]))
-        return {}
-
+    """Return, for each denoising step, its timestep and what its estimate of the clean latents reads as."""
     with _without_inner_bars(pipeline):
-        pipeline(
+        output = pipeline(
             prompt,
             num_inference_steps=num_inference_steps,
             generator=torch.Generator().manual_seed(seed),
-            callback_on_step_end=record,
+            max_new_tokens=pipeline.tokenizer.model_max_length - 1,
+            output_type="trajectory",
         )
-    return trajectory
+    return [(step.timestep, step.texts[0]) for step in output.trajectory]
 
 
-def summarize(records: list[EvalRecord], task: str | Task) -> dict:
-    """Return every metric over the records, the standard error of the accuracy, and the accuracy by number of steps.
+def answer_decision(
+    pipeline: DiffusionPipeline,
+    dataset: Dataset,
+    num_inference_steps: int = 20,
+    *,
+    batch_size: int = 256,
+    guidance_scale: float = 1.0,
+    seed: int = 0,
+    show_progress: bool = True,
+) -> list[dict]:
+    """Measure at which noise the answers are decided: read the estimate of the clean latents at every step.
+
+    Args:
+        pipeline ([`LatentReasoningPipeline`]): the reasoner.
+        dataset (`Dataset`): problems with the columns `prompt`, `target` and `answer`.
+        num_inference_steps (`int`, *optional*, defaults to 20): denoising steps.
+        batch_size (`int`, *optional*, defaults to 256): problems at a time.
+        guidance_scale (`float`, *optional*, defaults to 1.0): weight of classifier-free guidance.
+        seed (`int`, *optional*, defaults to 0): of the noise, with the row.
+        show_progress (`bool`, *optional*, defaults to `True`): show a progress bar.
+
+    Returns:
+        `list[dict]`: for each step, in order, its `timestep`, `share_final` (share of the problems whose answer is already
+        the one given in the end; a text without a valid answer never counts), `share_correct` and `num_problems`.
+
+    Raises:
+        ValueError: for an empty data set, one that lacks a column, or a `batch_size` below 1.
+    """
+    _check_problems(dataset, batch_size)
+    timesteps: list[int] = []
+    final, correct = Counter(), Counter()
+    with (
+        _without_inner_bars(pipeline),
+        tqdm(total=len(dataset), desc="answering", disable=not show_progress) as progress,
+    ):
+        for start in range(0, len(dataset), batch_size):
+            rows = dataset[start : start + batch_size]
+            output = pipeline(
+                rows["prompt"],
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                generator=row_generators(seed, 0, start, len(rows["prompt"])),
+                output_type="trajectory",
+            )
+            timesteps = [step.timestep for step in output.trajectory]
+            for i, step in enumerate(output.trajectory):
+                pairs = zip(step.answers, output.answers, strict=True)
+                final[i] += sum(answer is not None and answer == last for answer, last in pairs)
+                correct[i] += sum(_are_correct(pipeline, step, rows))
+            progress.update(len(output.texts))
+    count = len(dataset)
+    return [
+        {"timestep": t, "share_final": final[i] / count, "share_correct": correct[i] / count, "num_problems": count}
+        for i, t in enumerate(timesteps)
+    ]
+
+
+def summarize(records: list[EvalRecord], task: str | Task, bertscore: dict | None = None) -> dict:
+    """Return the task's metrics over the records; for tasks with answers, the accuracy by number of steps and by kind.
 
     Args:
         records (`list[EvalRecord]`): at least one.
         task (`str` or [`Task`]): the task or its name.
+        bertscore (`dict`, *optional*): arguments of the metric of that name, such as `model_type`; without them it is
+            left out, since it needs an encoder.
 
     Raises:
         ValueError: for no records, an unknown task, or a target that is none of the task.
     """
-    combined = evaluate.combine([load_metric(name) for name in METRICS])
-    summary = combined.compute(
-        predictions=[record.text for record in records], references=[record.target for record in records], task=task
-    )
-    accuracy, count = summary["answer_accuracy"], len(records)
     reader = get_task(task) if isinstance(task, str) else task
-    groups: dict[int, list[bool]] = {}
-    for record in records:
-        steps = reader.check_chain(record.target, record.target).num_steps
-        groups.setdefault(steps, []).append(record.is_correct)
-    return {
-        **summary,
-        "standard_error": math.sqrt(accuracy * (1 - accuracy) / count),
-        "by_steps": [
-            {"steps": steps, "answer_accuracy": sum(group) / len(group), "num_problems": len(group)}
-            for steps, group in sorted(groups.items())
-        ],
-    }
+    texts = {"predictions": [record.text for record in records], "references": [record.target for record in records]}
+    summary: dict = {"num_problems": len(records)}
+    for name in reader.metrics:
+        if name == "bertscore" and bertscore is None:
+            continue
+        arguments = bertscore if name == "bertscore" else {"task": reader} if name in REASONING_METRICS else {}
+        given = {"predictions": texts["predictions"]} if name == "diversity" else texts
+        summary |= load_metric(name).compute(**given, **arguments)
+    if "answer_accuracy" not in summary:
+        return summary
+    accuracy = sum(record.is_correct for record in records) / len(records)
+    summary |= {"answer_accuracy": accuracy, "standard_error": math.sqrt(accuracy * (1 - accuracy) / len(records))}
+    steps = [reader.check_chain(record.target, record.target).num_steps for record in records]
+    summary["by_steps"] = _accuracy_by("steps", steps, records)
+    kinds = [reader.kind(record.prompt) for record in records]
+    if None not in kinds:
+        summary["by_kind"] = _accuracy_by("kind", kinds, records)
+    return summary
 
 
 def mean_and_standard_error(values: list[float]) -> tuple[float, float | None]:
@@ -169,6 +226,11 @@ def baselines_of_chance(train_answers: list[str], test_answers: list[str]) -> di
     counts = Counter(train_answers)
     favourite = min(counts, key=lambda answer: (-counts[answer], answer))  # ties do not depend on the order
     return {"chance": 1 / len(counts), "majority": list(test_answers).count(favourite) / len(test_answers)}
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Return the number of parameters of a model, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def split_overlap(train: Dataset, test: Dataset) -> int:
@@ -218,6 +280,39 @@ def _leaves(value: object, place: str) -> Iterator[tuple[str, object]]:
             yield from _leaves(item, f"{place}[{i}]")
     else:
         yield place, value
+
+
+def _record(prompt: str, target: str, answer: str, text: str, predicted: str | None, task: Task | None) -> EvalRecord:
+    verdict = None if task is None else task.is_correct(text, prompt, answer)
+    return EvalRecord(prompt, target, answer, text, predicted, verdict)
+
+
+def _accuracy_by(name: str, groups: list, records: list[EvalRecord]) -> list[dict]:
+    correct: dict[object, list[bool]] = {}
+    for group, record in zip(groups, records, strict=True):
+        correct.setdefault(group, []).append(record.is_correct)
+    return [
+        {name: group, "answer_accuracy": sum(found) / len(found), "num_problems": len(found)}
+        for group, found in sorted(correct.items())
+    ]
+
+
+def _check_problems(dataset: Dataset, batch_size: int) -> None:
+    missing = [name for name in ("prompt", "target", "answer") if name not in dataset.column_names]
+    if missing or len(dataset) == 0:
+        raise ValueError(
+            f"`dataset` has to hold at least one problem with `prompt`, `target` and `answer`, but has {len(dataset)} rows "
+            f"with the columns {dataset.column_names}."
+        )
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` has to be at least 1, but is {batch_size}.")
+
+
+def _are_correct(pipeline: DiffusionPipeline, step: DenoisingStep, rows: dict[str, list[str]]) -> list[bool]:
+    if pipeline.task is None:
+        return [answer == wanted for answer, wanted in zip(step.answers, rows["answer"], strict=True)]
+    texts = zip(step.texts, rows["prompt"], rows["answer"], strict=True)
+    return [pipeline.task.is_correct(*text) for text in texts]
 
 
 @contextmanager

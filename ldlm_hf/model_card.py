@@ -24,6 +24,9 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .ldlm.published import published_of
+from .tasks import get_task
+
 
 PAPER = "Latent Diffusion with LLMs for Reasoning"
 EVALUATION_KEYS = (
@@ -89,8 +92,14 @@ def render_model_card(results: dict) -> ModelCard:
         eval_results=[result],
     )
     template = files("ldlm_hf").joinpath("model_card_template.md").read_text()
+    task = get_task(results["task"])
+    about_task = {
+        "examples": [task.problem("test", index) for index in range(2)],
+        "held_out": task.held_out,
+        "published": published_of(results["task"]),
+    }
     return ModelCard.from_template(
-        data, template_str=template, paper=PAPER, percent=_percent, **_with_defaults(results)
+        data, template_str=template, paper=PAPER, percent=_percent, **about_task, **_with_defaults(results)
     )
 
 

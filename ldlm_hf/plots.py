@@ -1,4 +1,4 @@
-"""Figures of a reasoner: accuracy against denoising steps, and how an answer comes about."""
+"""Figures of a reasoner: accuracy against denoising steps, how one answer comes about, and when answers are decided."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def plot_accuracy_against_steps(curve: list[dict], path: str | Path, baseline: d
 
 
 def plot_decoding_trajectory(trajectory: list[tuple[int, str]], path: str | Path, prompt: str = "") -> None:
-    """Draw what the latents read as after each step; words that are final are green.
+    """Draw what the estimate of the clean latents reads as at each step; words that are final are green.
 
     Args:
         trajectory (`list[tuple[int, str]]`): timestep and decoded text of each step, in order; of a long one 40 are drawn,
@@ -90,7 +90,9 @@ def plot_decoding_trajectory(trajectory: list[tuple[int, str]], path: str | Path
     ]
     starts = [0, *accumulate(columns)]  # in letters; a word stands at the same place in every row
     width = min(0.015, 0.84 / max(1, starts[-1]))
-    axes.text(0.02, -1.2, f"What the latents read as after each step: {prompt}", color=INK, fontsize=12, weight="bold")
+    axes.text(
+        0.02, -1.2, f"What the estimated answer reads as at each step: {prompt}", color=INK, fontsize=12, weight="bold"
+    )
     axes.text(0.10, -0.2, "t", color=MUTED, ha="right", fontsize=9)
     axes.text(0.14, -0.2, "answer and chain; green words are final", color=MUTED, fontsize=9)
     for row, (timestep, text) in enumerate(trajectory):
@@ -100,6 +102,54 @@ def plot_decoding_trajectory(trajectory: list[tuple[int, str]], path: str | Path
             style = {"color": GOOD if is_final else BAD, "weight": "bold" if place == 0 else "normal"}
             position = 0.14 + width * starts[place]
             axes.text(position, row + 0.7, word, family="monospace", fontsize=10, **style)
+    figure.savefig(path, dpi=150)
+
+
+def plot_answer_decision(decision: list[dict], path: str | Path, chance: float | None = None) -> None:
+    """Draw at which noise answers are decided: the share that is final, and the share that is correct, at each step.
+
+    Args:
+        decision (`list[dict]`): of `ldlm_hf.evaluation.answer_decision`: for each step, in order, `timestep`,
+            `share_final`, `share_correct` and `num_problems`.
+        path (`str` or `Path`): PNG file to write.
+        chance (`float`, *optional*): accuracy of a guess, drawn as a line.
+
+    Raises:
+        ValueError: if there are no steps.
+    """
+    if not decision:
+        raise ValueError("`decision` has to hold at least one step.")
+    figure = _figure(7.0, 4.2, "constrained")
+    axes = figure.add_subplot()
+    timesteps = [step["timestep"] for step in decision]
+    count = decision[0]["num_problems"]
+    lines = (("share_correct", "correct", GOOD, "-"), ("share_final", "equal to the final answer", COLORS[1], "--"))
+    for key, label, color, dashes in lines:  # dashes on top, so that equal lines both show
+        shares = [step[key] for step in decision]
+        errors = [math.sqrt(p * (1 - p) / count) for p in shares]
+        low = [100 * (p - error) for p, error in zip(shares, errors, strict=True)]
+        high = [100 * (p + error) for p, error in zip(shares, errors, strict=True)]
+        axes.fill_between(timesteps, low, high, color=color, alpha=0.15, linewidth=0)
+        style = {
+            "color": color,
+            "linestyle": dashes,
+            "linewidth": 2,
+            "marker": "o",
+            "markersize": 6 if dashes == "-" else 3,
+        }
+        axes.plot(timesteps, [100 * p for p in shares], label=label, **style)
+    if chance is not None:
+        axes.axhline(100 * chance, color=MUTED, linestyle=":", linewidth=1)
+        place = {"xy": (0, 100 * chance), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        axes.annotate("chance", xytext=(4, 3), color=MUTED, **place)
+    axes.legend(frameon=False, loc="best", title="answer read from the estimate of x0")
+    axes.set_xlim(max(timesteps) + 20, min(0, *timesteps) - 20)  # denoising goes from left to right
+    axes.set_ylim(-1, 101)
+    axes.set_xlabel("timestep t, from noise to text")
+    axes.set_ylabel("problems ± standard error [%]")
+    axes.set_title(f"When the answer is decided: {count:,} problems, {len(decision)} steps", color=INK, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=MUTED, alpha=0.25)
     figure.savefig(path, dpi=150)
 
 

@@ -28,7 +28,7 @@ from tests.tiny import tiny_autoencoder, tiny_denoiser, tiny_pipeline, tiny_prob
 class LatentWriter(LatentReasoningPipeline):
     """A pipeline whose texts say in which direction each latent points: a random LM decoder does not look at latents."""
 
-    def decode(self, latents, output_type, max_new_tokens):
+    def decode(self, latents, output_type, max_new_tokens, prompts=None):
         """Write the largest dimension of each latent."""
         texts = [" ".join(map(str, row.tolist())) for row in latents.argmax(dim=-1)]
         answers = [text.split()[0] for text in texts]

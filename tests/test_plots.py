@@ -2,7 +2,12 @@
 
 import pytest
 
-from ldlm_hf.plots import MAX_ROWS, plot_accuracy_against_steps, plot_decoding_trajectory
+from ldlm_hf.plots import (
+    MAX_ROWS,
+    plot_accuracy_against_steps,
+    plot_answer_decision,
+    plot_decoding_trajectory,
+)
 
 
 FINAL = "14 8+2+4 10+4 14"
@@ -39,9 +44,21 @@ def test_a_long_trajectory_stays_readable(tmp_path):
     assert size_of_png(tmp_path / "more.png") == size_of_png(tmp_path / "most.png")
 
 
+@pytest.mark.parametrize("shares", [[0.5], [0.0, 0.0], [0.05, 0.4, 1.0], [1.0] * 250])
+def test_the_decision_of_answers_is_drawn(tmp_path, shares):
+    steps = [
+        {"timestep": 999 - i, "share_final": p, "share_correct": p / 2, "num_problems": 50}
+        for i, p in enumerate(shares)
+    ]
+    plot_answer_decision(steps, tmp_path / "decision.png", chance=0.07)
+    assert size_of_png(tmp_path / "decision.png")[0] > 800
+
+
 def test_nothing_to_draw_is_refused(tmp_path):
     with pytest.raises(ValueError, match="curve"):
         plot_accuracy_against_steps([], tmp_path / "curve.png")
     with pytest.raises(ValueError, match="trajectory"):
         plot_decoding_trajectory([], tmp_path / "text.png")
+    with pytest.raises(ValueError, match="decision"):
+        plot_answer_decision([], tmp_path / "decision.png")
     assert not list(tmp_path.iterdir())

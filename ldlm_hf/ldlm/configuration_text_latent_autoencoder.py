@@ -39,7 +39,12 @@ class TextLatentAutoencoderConfig(PreTrainedConfig):
             standard deviation for all).
         latent_noise (`float`, *optional*, defaults to 0.0): largest standard deviation of the Gaussian noise added to the
             latents in training, relative to their root mean square; each text draws its own, uniform in `[0, latent_noise]`.
+        encoder_noise (`float`, *optional*, defaults to 0.0): largest standard deviation of the Gaussian noise added to the
+            states of the frozen encoder in training, relative to their root mean square; each text draws its own, uniform
+            in `[0, encoder_noise]` (paper, §3.3; the paper itself uses none).
         train_lm_decoder (`bool`, *optional*, defaults to `True`): fine-tune the LM decoder (paper) or freeze it (LD4LG).
+        decoder_reads_prompt (`bool`, *optional*, defaults to `False`): the LM decoder also attends to the frozen encoder's
+            states of the prompt (paper, §3.3, where it is left off so that nothing but the diffusion can reason).
 
     Raises:
         ValueError: where sizes are not positive or an option is not among those listed.
@@ -59,7 +64,9 @@ class TextLatentAutoencoderConfig(PreTrainedConfig):
     latent_norm: str = "rms"
     latent_statistics: str = "standard"
     latent_noise: float | int = 0.0
+    encoder_noise: float | int = 0.0
     train_lm_decoder: bool = True
+    decoder_reads_prompt: bool = False
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: str, **kwargs) -> tuple[dict, dict]:
@@ -96,6 +103,12 @@ class TextLatentAutoencoderConfig(PreTrainedConfig):
             )
         if not self.encoder_layers:
             raise ValueError("`encoder_layers` has to name at least one hidden state, such as [-1].")
+        deepest = self.seq2seq_config.num_hidden_layers  # state 0 is the embedding
+        for layer in self.encoder_layers:
+            if not -deepest - 1 <= layer <= deepest:
+                raise ValueError(
+                    f"`encoder_layers` has to hold numbers from {-deepest - 1} to {deepest}, but holds {layer}."
+                )
         options = {
             "encoder_layers_axis": ("feature", "sequence"),
             "latent_norm": ("rms", "layer_norm", "none"),
@@ -104,5 +117,6 @@ class TextLatentAutoencoderConfig(PreTrainedConfig):
         for name, allowed in options.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` has to be one of {allowed}, but is {getattr(self, name)!r}.")
-        if self.latent_noise < 0:
-            raise ValueError(f"`latent_noise` has to be at least 0, but is {self.latent_noise}.")
+        for name in ("latent_noise", "encoder_noise"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` has to be at least 0, but is {getattr(self, name)}.")

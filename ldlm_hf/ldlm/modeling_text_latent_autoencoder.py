@@ -5,6 +5,9 @@ the shared embedding, without which `E_lm` would not be frozen. `E_ae` and `D_ae
 first queries are learned. What differs from the paper, which is silent about it: the latents are bounded vector by vector
 and standardised by statistics fitted over training latents, since the diffusion schedule assumes unit variance, and the
 decoder can be trained with noise on the latents, since diffusion samples are never exactly on the manifold.
+
+Two improvements that the paper names and leaves out (§3.3) are options: the LM decoder may also attend to the prompt
+(`decoder_reads_prompt`), and the states that become latents may be noised in training (`encoder_noise`).
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from diffusers.models.attention import Attention, FeedForward
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
@@ -24,6 +26,7 @@ from transformers.utils import ModelOutput
 from ..checkpoints import check_complete, complete_loading_kwargs
 from ..masks import padding_mask
 from .configuration_text_latent_autoencoder import TextLatentAutoencoderConfig
+from .cross_attention import CrossAttentionStack
 
 
 @dataclass
@@ -123,19 +126,26 @@ class TextLatentAutoencoder(PreTrainedModel):
         """Whether the latent statistics were fitted; stage 2 refuses an autoencoder without them."""
         return self.latent_count.item() > 0
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def encode(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, encoder_noise: Tensor | None = None
+    ) -> Tensor:
         """Return the standardised latents of a batch of texts.
 
         Args:
             input_ids (`Tensor` of shape `(batch, length)`): token ids, int64.
             attention_mask (`Tensor` of shape `(batch, length)`, *optional*): 1 for tokens and 0 for padding.
+            encoder_noise (`Tensor` of shape `(batch, length, len(encoder_layers), width)`, *optional*): noise for the
+                states of the LM encoder, relative to the root mean square that the tokens of a text have in a layer.
 
         Returns:
             `Tensor` of shape `(batch, latent_length, latent_dim)`, float32.
+
+        Raises:
+            ValueError: for `encoder_noise` of another shape.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        states = self._encoder_states(input_ids, attention_mask)  # (batch, keys, width x states)
+        states = self._encoder_states(input_ids, attention_mask, encoder_noise)  # (batch, keys, width x states)
         if self.config.encoder_layers_axis == "sequence":
             attention_mask = attention_mask.repeat(1, len(self.config.encoder_layers))
         compressed = self.to_latent(self.compressor(states, padding_mask(attention_mask, states.dtype)))
@@ -153,6 +163,9 @@ class TextLatentAutoencoder(PreTrainedModel):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         latent_noise: Tensor | None = None,
+        encoder_noise: Tensor | None = None,
+        prompt_input_ids: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
         return_dict: bool = True,
     ) -> TextLatentAutoencoderOutput | tuple[Tensor, ...]:
         """Encode texts, add noise to their latents if any is given, and score the reconstruction (cross-entropy).
@@ -164,36 +177,58 @@ class TextLatentAutoencoder(PreTrainedModel):
                 by default `input_ids` with -100 where `attention_mask` is 0.
             latent_noise (`Tensor` of shape `(batch, latent_length, latent_dim)`, *optional*): noise to add to the
                 standardised latents before they are decoded.
+            encoder_noise (`Tensor` of shape `(batch, length, len(encoder_layers), width)`, *optional*): noise for the
+                states that become the latents; see [`~TextLatentAutoencoder.encode`].
+            prompt_input_ids (`Tensor` of shape `(batch, prompt_length)`, *optional*): what else the decoder reads, int64;
+                needed with `decoder_reads_prompt` and refused without it.
+            prompt_attention_mask (`Tensor` of shape `(batch, prompt_length)`, *optional*): 1 for tokens and 0 for padding;
+                a row of zeros reads the latents only.
             return_dict (`bool`, *optional*, defaults to `True`): return a [`TextLatentAutoencoderOutput`] or a tuple.
 
         Returns:
             [`TextLatentAutoencoderOutput`], or its fields as a tuple.
+
+        Raises:
+            ValueError: if the prompt is missing or not wanted, or for a prompt or noise of another shape.
         """
         if labels is None:
             labels = input_ids if attention_mask is None else input_ids.masked_fill(attention_mask == 0, -100)
-        latents = self.encode(input_ids, attention_mask)
+        latents = self.encode(input_ids, attention_mask, encoder_noise)
         noised = latents if latent_noise is None else latents + latent_noise
-        states = BaseModelOutput(last_hidden_state=self.expand(noised))
-        output = self.seq2seq(encoder_outputs=states, labels=labels, use_cache=False)
+        read = self._decoder_inputs(noised, prompt_input_ids, prompt_attention_mask)
+        output = self.seq2seq(**read, labels=labels, use_cache=False)
         result = TextLatentAutoencoderOutput(loss=output.loss, logits=output.logits, latents=latents)
         return result if return_dict else result.to_tuple()
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, generation_config: GenerationConfig | None = None, **generate_kwargs) -> Tensor:
+    def decode(
+        self,
+        latents: Tensor,
+        generation_config: GenerationConfig | None = None,
+        prompt_input_ids: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        **generate_kwargs,
+    ) -> Tensor:
         """Write out latents as token ids with the LM decoder, greedily unless told otherwise.
 
         Args:
             latents (`Tensor` of shape `(batch, latent_length, latent_dim)`): standardised latents.
             generation_config (`GenerationConfig`, *optional*): how to generate; the model's own is greedy.
+            prompt_input_ids (`Tensor` of shape `(batch, prompt_length)`, *optional*): what else the decoder reads, int64;
+                needed with `decoder_reads_prompt` and refused without it.
+            prompt_attention_mask (`Tensor` of shape `(batch, prompt_length)`, *optional*): 1 for tokens and 0 for padding.
             generate_kwargs: what to change in it, such as `max_new_tokens`.
 
         Returns:
             `Tensor` of shape `(batch, length)`, int64; every row ends at its end-of-sequence token, then padding.
+
+        Raises:
+            ValueError: if the prompt is missing or not wanted, or has another shape.
         """
-        states = BaseModelOutput(last_hidden_state=self.expand(latents))
+        read = self._decoder_inputs(latents, prompt_input_ids, prompt_attention_mask)
         config = deepcopy(self.generation_config if generation_config is None else generation_config)
         config.update(**generate_kwargs)
-        return self.seq2seq.generate(encoder_outputs=states, generation_config=config)
+        return self.seq2seq.generate(**read, generation_config=config)
 
     @torch.no_grad()
     def set_latent_statistics(self, latents: Tensor) -> None:
@@ -234,13 +269,47 @@ class TextLatentAutoencoder(PreTrainedModel):
                 setattr(self, name, value.to(moved.device))
         return self
 
-    def _encoder_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def _decoder_inputs(self, latents: Tensor, prompt_ids: Tensor | None, prompt_mask: Tensor | None) -> dict:
+        states = self.expand(latents)  # (batch, decoder_length, width)
+        if not self.config.decoder_reads_prompt:
+            if prompt_ids is not None or prompt_mask is not None:
+                raise ValueError(
+                    "`prompt_input_ids` was given, but this decoder reads latents only: leave it out, or train an "
+                    "autoencoder whose configuration has `decoder_reads_prompt=True`."
+                )
+            return {"encoder_outputs": BaseModelOutput(last_hidden_state=states)}
+        if prompt_ids is None:
+            raise ValueError(
+                "`prompt_input_ids` is None, but this decoder reads the prompt (`decoder_reads_prompt`): give the tokens "
+                "of each text's prompt, and those of the empty text where it has none."
+            )
+        if prompt_mask is None:
+            prompt_mask = torch.ones_like(prompt_ids)
+        if prompt_ids.shape != prompt_mask.shape or len(prompt_ids) != len(latents):
+            raise ValueError(
+                f"`prompt_input_ids` and `prompt_attention_mask` have to be ({len(latents)}, prompt_length) both, but are "
+                f"{tuple(prompt_ids.shape)} and {tuple(prompt_mask.shape)}."
+            )
+        with torch.no_grad():
+            prompt = self.seq2seq.get_encoder()(prompt_ids, attention_mask=prompt_mask).last_hidden_state
+        # A row without any token may come out as NaN, which a weight of zero would not silence.
+        prompt = prompt.masked_fill(prompt_mask[..., None] == 0, 0)
+        mask = torch.cat([prompt_mask.new_ones(states.shape[:2]), prompt_mask], dim=1)
+        return {
+            "encoder_outputs": BaseModelOutput(last_hidden_state=torch.cat([states, prompt.to(states.dtype)], dim=1)),
+            "attention_mask": mask,
+        }
+
+    def _encoder_states(self, input_ids: Tensor, attention_mask: Tensor, noise: Tensor | None = None) -> Tensor:
         layers, encoder = self.config.encoder_layers, self.seq2seq.get_encoder()
         with torch.no_grad():  # frozen in every stage
             output = encoder(input_ids, attention_mask=attention_mask, output_hidden_states=layers != [-1])
-        if layers == [-1]:
-            return output.last_hidden_state
         states = [output.last_hidden_state if layer == -1 else output.hidden_states[layer] for layer in layers]
+        if noise is not None:
+            wanted = (*input_ids.shape, len(layers), states[0].shape[-1])
+            if noise.shape != wanted:
+                raise ValueError(f"`encoder_noise` has to be {wanted}, but is {tuple(noise.shape)}.")
+            states = [_add_relative_noise(*pair, attention_mask) for pair in zip(states, noise.unbind(2), strict=True)]
         return torch.cat(states, dim=-1 if self.config.encoder_layers_axis == "feature" else 1)
 
     def _freeze(self) -> None:
@@ -268,41 +337,12 @@ class TextLatentAutoencoder(PreTrainedModel):
             init.zeros_(module.latent_count)
 
 
-class CrossAttentionStack(nn.Module):
-    """Cross-attention-only blocks: `length` learned queries read from states of any length (paper, §3.1)."""
-
-    def __init__(self, length: int, width: int, states_width: int, num_layers: int, num_heads: int):
-        """Make the learned queries `(length, width)` and the blocks that read `(batch, keys, states_width)`."""
-        super().__init__()
-        self.queries = nn.Parameter(torch.zeros(length, width))
-        self.norm_in = nn.LayerNorm(states_width)
-        self.blocks = nn.ModuleList([CrossAttentionBlock(width, states_width, num_heads) for _ in range(num_layers)])
-        self.norm_out = nn.LayerNorm(width)
-
-    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return `(batch, length, width)` from `(batch, keys, states_width)` and an additive `(batch, 1, 1, keys)` mask."""
-        states = self.norm_in(states)
-        hidden_states = self.queries.to(states.dtype).expand(len(states), -1, -1)  # (batch, length, width)
-        for block in self.blocks:
-            hidden_states = block(hidden_states, states, mask)
-        return self.norm_out(hidden_states)
-
-
-class CrossAttentionBlock(nn.Module):
-    """Pre-norm cross-attention and feed-forward, each with a residual."""
-
-    def __init__(self, width: int, states_width: int, num_heads: int):
-        """Make a block of `width` that reads states of `states_width`."""
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, states_width, heads=num_heads, dim_head=width // num_heads, bias=True)
-        self.norm2 = nn.LayerNorm(width)
-        self.feed_forward = FeedForward(width, activation_fn="gelu")
-
-    def forward(self, hidden_states: Tensor, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the new `(batch, length, width)` hidden states."""
-        hidden_states = hidden_states + self.attention(self.norm1(hidden_states), states, attention_mask=mask)
-        return hidden_states + self.feed_forward(self.norm2(hidden_states))
+def _add_relative_noise(states: Tensor, noise: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return `(batch, length, width)` states plus noise, which is in units of each text's root mean square."""
+    kept = attention_mask[..., None].to(torch.float32)  # (batch, length, 1)
+    squares = (states.float().square() * kept).sum((1, 2), keepdim=True)
+    scale = (squares / (kept.sum((1, 2), keepdim=True) * states.shape[-1]).clamp_min(1)).sqrt()  # (batch, 1, 1)
+    return states + (scale * noise).to(states.dtype)
 
 
 def _bound(latents: Tensor, latent_norm: str) -> Tensor:

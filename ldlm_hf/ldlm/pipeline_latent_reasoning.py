@@ -1,50 +1,35 @@
 """From a prompt to an answer: encode, denoise under the prompt, write out (paper, §3 and Figure 1).
 
-One loop serves every Gaussian scheduler of diffusers. Latents and scheduler arithmetic are float32 whatever the dtype of
-the networks. Each sample has its own generator, so what it becomes does not depend on its batch.
+One loop serves every Gaussian scheduler of diffusers (`supported_schedulers.py`). Latents and scheduler arithmetic are
+float32 whatever the dtype of the networks. Each sample has its own generator, so what it becomes does not depend on its
+batch. Beyond the paper: several samples of a prompt can be voted on (`candidates.py`), and the estimate of the answer can be
+read at every step.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 
 import torch
-from diffusers import DDPMParallelScheduler, DDPMScheduler, DiffusionPipeline, SchedulerMixin, UnCLIPScheduler
-from diffusers.utils import BaseOutput
+from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
-from huggingface_hub import ModelCard, ModelCardData
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..tasks import TASKS
+from ..tasks import get_task
+from .candidates import SELECTIONS, choose_samples, sample_generators
 from .losses import predicted_x0
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
+from .pipeline_card import card_of_pipeline
+from .pipeline_inputs import check_integer, check_noise, check_option
+from .pipeline_output import DenoisingStep, LatentReasoningPipelineOutput, keep_rows
+from .supported_schedulers import check_scheduler, takes_generator, wants_variance
 from .transformer_latent_dit import LatentDiT
 
 
-OUTPUT_TYPES = ("text", "tokens", "latent")
-LEARNED_VARIANCE_SCHEDULERS = (DDPMScheduler, DDPMParallelScheduler, UnCLIPScheduler)
-
-
-@dataclass
-class LatentReasoningPipelineOutput(BaseOutput):
-    """What [`LatentReasoningPipeline`] returns.
-
-    Attributes:
-        texts (`list[str]`, *optional*): what was written for each prompt, answer and chain; `None` for `"latent"`.
-        answers (`list[str | None]`, *optional*): the answer in each text, `None` where it holds no valid one.
-        latents (`Tensor` of shape `(batch, latent_length, latent_dim)`): the denoised latents, float32.
-        tokens (`Tensor` of shape `(batch, length)`, *optional*): the written token ids, each row padded after its end;
-            `None` for `"latent"`.
-    """
-
-    texts: list[str] | None
-    answers: list[str | None] | None
-    latents: Tensor
-    tokens: Tensor | None = None
+OUTPUT_TYPES = ("text", "tokens", "latent", "trajectory")
 
 
 class LatentReasoningPipeline(DiffusionPipeline):
@@ -53,9 +38,10 @@ class LatentReasoningPipeline(DiffusionPipeline):
     Args:
         autoencoder ([`TextLatentAutoencoder`]): texts to latents and back, with fitted statistics.
         denoiser ([`LatentDiT`]): denoises the latents of the answer.
-        scheduler (`SchedulerMixin`): any Gaussian scheduler of diffusers whose `prediction_type` is the denoiser's.
+        scheduler (`SchedulerMixin`): a Gaussian scheduler of diffusers whose `prediction_type` is the denoiser's;
+            `DOCUMENTED_SCHEDULERS` are tested with an exact denoiser, those known to diverge are refused.
         tokenizer (`PreTrainedTokenizerBase`): tokenizer of the autoencoder.
-        task (`str`, *optional*): name of the task the pipeline was trained on, one of `ldlm_hf.TASKS`; it checks prompts and
+        task (`str`, *optional*): name of the task the pipeline was trained on, as [`get_task`] takes it; it checks prompts and
             reads answers. Without one every text that the tokenizer knows is a prompt, and the answer is the first word.
 
     Raises:
@@ -75,14 +61,12 @@ class LatentReasoningPipeline(DiffusionPipeline):
     ):
         """Put the parts together, in eval mode."""
         super().__init__()
-        if task is not None and task not in TASKS:
-            raise ValueError(f"`task` has to be one of {sorted(TASKS)} or None, but is {task!r}.")
+        self.task = get_task(task) if task is not None else None
         self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler, tokenizer=tokenizer)
         self.register_to_config(task=task)
         if autoencoder is not None and denoiser is not None:
             _check_shapes(autoencoder, denoiser)
             autoencoder.eval(), denoiser.eval()
-        self.task = TASKS[task]() if task is not None else None
 
     @property
     def num_timesteps(self) -> int:
@@ -97,6 +81,8 @@ class LatentReasoningPipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
         guidance_rescale: float = 0.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
+        num_samples: int = 1,
+        select: str = "majority",
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
         max_new_tokens: int | None = None,
@@ -115,14 +101,21 @@ class LatentReasoningPipeline(DiffusionPipeline):
                 prediction back to that of the conditional one, from 0 to 1.
             guidance_interval (`tuple[float, float]`, *optional*, defaults to `(0.0, 1.0)`): guide only while `t / T` lies in
                 it; at `t` near T nothing bounds guided latents.
-            generator (`torch.Generator` or a list with one for each prompt, *optional*): source of the noise.
-            latents (`Tensor` of shape `(batch, latent_length, latent_dim)`, *optional*): the noise to start from.
+            num_samples (`int`, *optional*, defaults to 1): samples of each prompt, of which one is chosen. They are denoised
+                together: the networks see `batch x num_samples` rows, and twice as many with guidance.
+            select (`str`, *optional*, defaults to `"majority"`): which one: `"majority"`, the first that gives the most
+                frequent answer, or `"mbr"`, the text that agrees best with the others (minimum Bayes risk).
+            generator (`torch.Generator` or a list with one for each prompt or sample, *optional*): source of the noise. One
+                for each prompt is enough for any number of samples: sample 0 is the one that `num_samples=1` gives, and
+                further ones have generators seeded from it, so that more samples do not change those before.
+            latents (`Tensor` of shape `(batch x num_samples, latent_length, latent_dim)`, *optional*): the noise to start
+                from, the samples of a prompt one after the other.
             max_new_tokens (`int`, *optional*): most tokens to write; as many as the LM decoder has positions by default.
-            output_type (`str`, *optional*, defaults to `"text"`): `"text"`, `"tokens"` (texts and token ids) or `"latent"`
-                (nothing is written out).
+            output_type (`str`, *optional*, defaults to `"text"`): `"text"`, `"tokens"` (texts and token ids), `"latent"`
+                (nothing is written out) or `"trajectory"` (texts, and the estimate of x0 at each step, written out too).
             return_dict (`bool`, *optional*, defaults to `True`): return a [`LatentReasoningPipelineOutput`] or a tuple.
             callback_on_step_end (`Callable`, *optional*): called as `callback(pipeline, step, timestep, tensors)` after each
-                step; returns the tensors, changed or not.
+                step; returns the tensors, changed or not, with `batch x num_samples` rows.
             callback_on_step_end_tensor_inputs (`list[str]`, *optional*): which tensors it gets: `"latents"` (by default),
                 `"condition"` (latents of the prompts) or `"estimate"` (the current estimate of x0).
 
@@ -135,15 +128,19 @@ class LatentReasoningPipeline(DiffusionPipeline):
         tensor_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs) or [
             "latents"
         ]
-        prompts = self.check_inputs(prompt, num_inference_steps, generator, latents, output_type, tensor_inputs)
+        prompts = self.check_inputs(
+            prompt, num_inference_steps, num_samples, select, generator, latents, output_type, tensor_inputs
+        )
         device = self._execution_device
         condition = self.encode_prompt(prompts, device)  # (batch, length, dim)
+        condition = condition.repeat_interleave(num_samples, dim=0)  # (batch x samples, length, dim)
         self.scheduler.set_timesteps(num_inference_steps, device=device)
+        generator = sample_generators(generator, len(prompts), num_samples)
         latents = self.prepare_latents(condition.shape, generator, latents, device)
-        step_kwargs = {"generator": generator} if _takes_generator(self.scheduler) else {}
+        step_kwargs = {"generator": generator} if takes_generator(self.scheduler) else {}
         guidance = (guidance_scale, guidance_rescale, guidance_interval)
         self._num_timesteps = len(self.scheduler.timesteps)
-        estimate = None
+        estimate, estimates = None, []
 
         with self.progress_bar(total=self._num_timesteps) as progress:
             for i, t in enumerate(self.scheduler.timesteps):
@@ -156,16 +153,26 @@ class LatentReasoningPipeline(DiffusionPipeline):
                     latents = changed.pop("latents", latents)
                     condition = changed.pop("condition", condition)
                     estimate = changed.pop("estimate", estimate)
+                if output_type == "trajectory":
+                    estimates.append((int(t), estimate))
                 progress.update()
 
-        output = self.decode(latents, output_type, max_new_tokens)
+        output = self.decode(
+            latents, output_type, max_new_tokens, [text for text in prompts for _ in range(num_samples)]
+        )
+        if output.texts is not None:
+            rows = choose_samples(output.texts, output.answers, num_samples, select)
+            steps = [self._read_step(t, x0_hat[rows], max_new_tokens, prompts) for t, x0_hat in estimates]
+            output = keep_rows(output, rows, num_samples, steps or None)
         self.maybe_free_model_hooks()
-        return output if return_dict else (output.texts, output.answers, output.latents, output.tokens)
+        return output if return_dict else tuple(getattr(output, field.name) for field in fields(output))
 
     def check_inputs(
         self,
         prompt: str | list[str],
         num_inference_steps: int,
+        num_samples: int,
+        select: str,
         generator: torch.Generator | list[torch.Generator] | None,
         latents: Tensor | None,
         output_type: str,
@@ -177,26 +184,18 @@ class LatentReasoningPipeline(DiffusionPipeline):
             raise ValueError(f"`prompt` has to be a string or a list of at least one, but is {prompt!r}.")
         for text in prompts:
             self.check_prompt(text)
-        limit = self.scheduler.config.num_train_timesteps
-        if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, int):
-            raise ValueError(f"`num_inference_steps` has to be an integer, but is {num_inference_steps!r}.")
-        if not 1 <= num_inference_steps <= limit:
-            raise ValueError(f"`num_inference_steps` has to lie between 1 and {limit}, but is {num_inference_steps}.")
-        if isinstance(generator, list) and len(generator) != len(prompts):
-            raise ValueError(
-                f"`generator` has {len(generator)} generators for {len(prompts)} prompts; give one for each."
-            )
-        shape = (len(prompts), self.denoiser.config.latent_length, self.denoiser.config.latent_dim)
-        if latents is not None and tuple(latents.shape) != shape:
-            raise ValueError(f"`latents` has to be of shape {shape}, but is {tuple(latents.shape)}.")
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"`output_type` has to be one of {OUTPUT_TYPES}, but is {output_type!r}.")
+        check_integer("num_inference_steps", num_inference_steps, self.scheduler.config.num_train_timesteps)
+        check_integer("num_samples", num_samples)
+        check_option("select", select, SELECTIONS)
+        shape = (self.denoiser.config.latent_length, self.denoiser.config.latent_dim)
+        check_noise(generator, latents, len(prompts), num_samples, shape)
+        check_option("output_type", output_type, OUTPUT_TYPES)
         unknown = [name for name in tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(
                 f"`callback_on_step_end_tensor_inputs` has to be among {self._callback_tensor_inputs}, but has {unknown}."
             )
-        self._check_scheduler()
+        check_scheduler(self.scheduler, self.denoiser.config.learned_variance)
         return list(prompts)
 
     def check_prompt(self, prompt: str) -> None:
@@ -256,23 +255,45 @@ class LatentReasoningPipeline(DiffusionPipeline):
             guided = torch.lerp(output.sample[batch:].float(), prediction, scale)
             ratio = prediction.std(dim=(1, 2), keepdim=True) / guided.std(dim=(1, 2), keepdim=True)
             prediction = guided * torch.lerp(torch.ones_like(ratio), ratio, rescale)  # Lin et al. 2023, eq. 15-16
-        variance = output.variance[:batch].float() if self._wants_variance else None
+        variance = output.variance[:batch].float() if wants_variance(self.scheduler) else None
         alpha_bar = self.scheduler.alphas_cumprod[t.long().cpu()].to(latents.device)
         x0_hat = predicted_x0(prediction, noised, alpha_bar, self.scheduler.config.prediction_type)
         return prediction, variance, x0_hat
 
-    def decode(self, latents: Tensor, output_type: str, max_new_tokens: int | None) -> LatentReasoningPipelineOutput:
-        """Write out `(batch, latent_length, latent_dim)` latents and read the answers."""
+    def decode(
+        self, latents: Tensor, output_type: str, max_new_tokens: int | None, prompts: list[str] | None = None
+    ) -> LatentReasoningPipelineOutput:
+        """Write out latents and read the answers, row by row.
+
+        Args:
+            latents (`Tensor` of shape `(batch, latent_length, latent_dim)`): denoised latents, or an estimate of them.
+            output_type (`str`): `"latent"` writes nothing out.
+            max_new_tokens (`int`, *optional*): most tokens to write.
+            prompts (`list[str]`, *optional*): the prompt of each row; needed where the LM decoder reads prompts.
+
+        Raises:
+            ValueError: if the LM decoder reads prompts and there are none.
+        """
         if output_type == "latent":
             return LatentReasoningPipelineOutput(texts=None, answers=None, latents=latents)
-        limits = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
-        tokens = self.autoencoder.decode(latents, **limits)
+        arguments = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+        if self.autoencoder.config.decoder_reads_prompt:
+            if prompts is None:
+                raise ValueError("`prompts` is None, but the LM decoder reads the prompts; give one for each row.")
+            batch = self.tokenizer(prompts, padding=True, return_tensors="pt").to(latents.device)
+            arguments["prompt_input_ids"] = batch["input_ids"]
+            arguments["prompt_attention_mask"] = batch["attention_mask"]
+        tokens = self.autoencoder.decode(latents, **arguments)
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         if self.task is not None:
             answers = [self.task.parse_answer(text) for text in texts]
         else:
             answers = [next(iter(text.split()), None) for text in texts]
         return LatentReasoningPipelineOutput(texts=texts, answers=answers, latents=latents, tokens=tokens)
+
+    def _read_step(self, t: int, x0_hat: Tensor, max_new_tokens: int | None, prompts: list[str]) -> DenoisingStep:
+        read = self.decode(x0_hat, "text", max_new_tokens, prompts)
+        return DenoisingStep(timestep=t, texts=read.texts, answers=read.answers, latents=x0_hat)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
         """Save as diffusers does; `model_index.json` goes first and comes back last, so no half-saved pipeline loads."""
@@ -301,48 +322,9 @@ class LatentReasoningPipeline(DiffusionPipeline):
         """
         options = {"token": token, "create_pr": create_pr}
         commit = super().push_to_hub(repo_id, commit_message=commit_message, private=private, **options)
-        self._card(repo_id).push_to_hub(repo_id, token=token, create_pr=create_pr)
+        card = card_of_pipeline(repo_id, self.config.get("_name_or_path"), self.config.task)
+        card.push_to_hub(repo_id, token=token, create_pr=create_pr)
         return commit
-
-    def _card(self, repo_id: str) -> ModelCard:
-        origin = self.config.get("_name_or_path")
-        if origin and (Path(origin) / "README.md").is_file():
-            return ModelCard.load(Path(origin) / "README.md")
-        data = ModelCardData(
-            library_name="ldlm_hf", pipeline_tag="text-generation", tags=["latent-diffusion", "reasoning"]
-        )
-        trained_on = f" on the task `{self.config.task}`" if self.config.task else ""
-        return ModelCard(
-            f"---\n{data.to_yaml()}\n---\n\n# {repo_id.split('/')[-1]}\n\n"
-            f"A latent-diffusion reasoner{trained_on}.\n\n```python\nfrom ldlm_hf import LatentReasoningPipeline\n\n"
-            f'pipe = LatentReasoningPipeline.from_pretrained("{repo_id}")\n```\n'
-        )
-
-    @property
-    def _wants_variance(self) -> bool:
-        # Other schedulers carry `variance_type` over by `from_config` but cannot read a doubled output.
-        is_learned = str(self.scheduler.config.get("variance_type")).startswith("learned")
-        return is_learned and isinstance(self.scheduler, LEARNED_VARIANCE_SCHEDULERS)
-
-    def _check_scheduler(self) -> None:
-        config = self.scheduler.config
-        if config.get("clip_sample", False) or config.get("thresholding", False):
-            raise ValueError(
-                f"`scheduler` {type(self.scheduler).__name__} clips samples, which latents do not survive; make it with "
-                "`from_config(pipe.scheduler.config, clip_sample=False, thresholding=False)`."
-            )
-        if self._wants_variance and not self.denoiser.config.learned_variance:
-            raise ValueError(
-                f"`scheduler` wants a learned variance (variance_type {config.variance_type!r}), but the denoiser has none; "
-                'use `variance_type="fixed_small"`.'
-            )
-        is_learned = str(config.get("variance_type")).startswith("learned")
-        reads_it = "variance_type" in inspect.signature(type(self.scheduler).__init__).parameters
-        if is_learned and reads_it and not self._wants_variance and config.prediction_type == "epsilon":
-            raise ValueError(
-                f"`scheduler` {type(self.scheduler).__name__} cuts an epsilon prediction in two where `variance_type` is "
-                "learned; make it with `from_config(pipe.scheduler.config, variance_type=None)`."
-            )
 
 
 def _check_shapes(autoencoder: TextLatentAutoencoder, denoiser: LatentDiT) -> None:
@@ -352,7 +334,3 @@ def _check_shapes(autoencoder: TextLatentAutoencoder, denoiser: LatentDiT) -> No
             raise ValueError(f"`{name}` of the denoiser is {own}, but that of the autoencoder is {other}.")
     if not autoencoder.has_latent_statistics:
         raise ValueError("The latent statistics of `autoencoder` were never fitted; train it with AutoencoderTrainer.")
-
-
-def _takes_generator(scheduler: SchedulerMixin) -> bool:
-    return "generator" in inspect.signature(scheduler.step).parameters

@@ -92,7 +92,16 @@ class LatentReasoningRecipe:
 
     def settings(self, *sections: str) -> dict:
         """Return the sections that decide the result of a stage, to be compared when it is resumed."""
-        always = ("task", "task_arguments", "dataset", "seed", "pretrained_seq2seq", "tokenizer", "seq2seq", "seq2seq_training")
+        always = (
+            "task",
+            "task_arguments",
+            "dataset",
+            "seed",
+            "pretrained_seq2seq",
+            "tokenizer",
+            "seq2seq",
+            "seq2seq_training",
+        )
         values = asdict(self)
         return {name: values[name] for name in (*always, *sections)}
 
@@ -128,7 +137,7 @@ def train_recipe(recipe: LatentReasoningRecipe, resume: bool = False) -> tuple[L
     pipeline = LatentReasoningPipeline(
         autoencoder=TextLatentAutoencoder.from_pretrained(recipe.folder("autoencoder") / "model"),
         denoiser=LatentDiT.from_pretrained(recipe.folder("denoiser") / "model"),
-        scheduler=make_scheduler(recipe),
+        scheduler=make_scheduler(recipe.scheduler),
         tokenizer=AutoTokenizer.from_pretrained(recipe.folder("seq2seq") / "model"),
         task=recipe.task,
     )
@@ -204,7 +213,7 @@ def train_denoiser(recipe: LatentReasoningRecipe, train: Dataset, heldout: Datas
     """Stage 2: save the denoiser with its averaged weights."""
     autoencoder = TextLatentAutoencoder.from_pretrained(recipe.folder("autoencoder") / "model")
     tokenizer = AutoTokenizer.from_pretrained(recipe.folder("seq2seq") / "model")
-    scheduler = make_scheduler(recipe)
+    scheduler = make_scheduler(recipe.scheduler)
     sizes = {
         "latent_length": autoencoder.config.latent_length,
         "latent_dim": autoencoder.config.latent_dim,
@@ -218,9 +227,9 @@ def train_denoiser(recipe: LatentReasoningRecipe, train: Dataset, heldout: Datas
     return _train(trainer, recipe.folder("denoiser") / "model", resume)
 
 
-def make_scheduler(recipe: LatentReasoningRecipe) -> DDPMScheduler:
-    """Return the noise scheduler of the recipe."""
-    return DDPMScheduler(**{**SCHEDULER, **recipe.scheduler})
+def make_scheduler(changes: dict) -> DDPMScheduler:
+    """Return the paper's noise scheduler with `changes` to its arguments."""
+    return DDPMScheduler(**{**SCHEDULER, **changes})
 
 
 def _train(trainer: ReproducibleTrainer, folder: Path, resume: bool) -> dict:

@@ -17,6 +17,7 @@ def reconstruction_accuracy(
     noise: float = 0.0,
     batch_size: int = 256,
     seed: int = 0,
+    prompts: list[str] | None = None,
 ) -> float:
     """Return the share of `texts` that come back exactly from their latents plus Gaussian noise.
 
@@ -27,12 +28,20 @@ def reconstruction_accuracy(
         noise (`float`, *optional*, defaults to 0.0): standard deviation of the noise, in standardised latents.
         batch_size (`int`, *optional*, defaults to 256): texts at a time; has no influence on the result.
         seed (`int`, *optional*, defaults to 0): seed of the noise.
+        prompts (`list[str]`, *optional*): the prompt of each text; needed where the configuration has
+            `decoder_reads_prompt`, of no influence where it has not.
 
     Raises:
-        ValueError: if there are no texts.
+        ValueError: if there are no texts, or the decoder reads prompts and there is not one for each text.
     """
     if not texts:
         raise ValueError("`texts` has to hold at least one text to reconstruct.")
+    reads_prompt = autoencoder.config.decoder_reads_prompt
+    if reads_prompt and (prompts is None or len(prompts) != len(texts)):
+        given = "None" if prompts is None else f"{len(prompts)} for {len(texts)} texts"
+        raise ValueError(
+            f"`prompts` is {given}, but this decoder reads prompts (`decoder_reads_prompt`): give one for each text."
+        )
     was_training = autoencoder.training
     autoencoder.eval()
     correct = 0
@@ -44,7 +53,12 @@ def reconstruction_accuracy(
             rows = row_generators(seed, 0, start, len(batch))
             latents = latents + noise * randn_rows(latents.shape[1:], rows).to(latents.device)
         longest = encoded["input_ids"].shape[1] + 1  # a text that runs on is wrong anyway
-        written = tokenizer.batch_decode(autoencoder.decode(latents, max_new_tokens=longest), skip_special_tokens=True)
+        read = {}
+        if reads_prompt:
+            tokens = tokenizer(prompts[start : start + batch_size], padding=True, truncation=True, return_tensors="pt")
+            read = {f"prompt_{name}": tokens[name].to(latents.device) for name in ("input_ids", "attention_mask")}
+        tokens = autoencoder.decode(latents, max_new_tokens=longest, **read)
+        written = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         wanted = tokenizer.batch_decode(encoded["input_ids"], skip_special_tokens=True)
         correct += sum(one == other for one, other in zip(written, wanted, strict=True))
     autoencoder.train(was_training)

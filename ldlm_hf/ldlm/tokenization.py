@@ -1,8 +1,8 @@
-"""A lossless word-level tokenizer for reasoning tasks, built in code, in BART's dialect (`<s> … </s>`, pad 1, mask 4).
+"""Lossless tokenizers, built in code, in BART's dialect (`<s> … </s>`, pad 1, mask 4).
 
-BPE vocabularies merge digits arbitrarily, which hides arithmetic from the model. Here a number is one token
-(`granularity="number"`) or one token a digit (`"digit"`); a leading space belongs to the token, so that decoding gives
-the text back exactly.
+For reasoning tasks a word-level one: BPE vocabularies merge digits arbitrarily, which hides arithmetic from the model.
+Here a number is one token (`granularity="number"`) or one token a digit (`"digit"`); a leading space belongs to the token,
+so that decoding gives the text back exactly. For natural text a byte-level BPE (`"subword"`), which knows any text.
 """
 
 from __future__ import annotations
@@ -10,32 +10,62 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # BART's ids 0, 1, 2, 3; its mask is the last id
+GRANULARITIES = ("number", "digit", "subword")
+SMALLEST_BPE = len(SPECIAL_TOKENS) + 256  # every byte is a token
 
 
 def build_tokenizer(
     texts: Iterable[str],
     words: Iterable[str] = (),
-    granularity: Literal["number", "digit"] = "number",
+    granularity: Literal["number", "digit", "subword"] = "number",
     model_max_length: int = 64,
+    vocab_size: int = 8192,
 ) -> PreTrainedTokenizerFast:
     """Build a tokenizer whose vocabulary is every token of `texts`, and `words` with and without a leading space.
 
     Args:
         texts (`Iterable[str]`): training texts.
-        words (`Iterable[str]`, *optional*): words to know even if no training text holds them, such as `Task.words()`.
-        granularity (`str`, *optional*, defaults to `"number"`): `"number"` or `"digit"`.
+        words (`Iterable[str]`, *optional*): words to know even if no training text holds them, such as `Task.words()`;
+            `"subword"` knows every word without them.
+        granularity (`str`, *optional*, defaults to `"number"`): `"number"`, `"digit"` or `"subword"`.
         model_max_length (`int`, *optional*, defaults to 64): most tokens in a text, special ones included.
+        vocab_size (`int`, *optional*, defaults to 8192): most tokens in the vocabulary of `"subword"`, special ones
+            included; fewer if the texts do not repeat enough to learn as many.
 
     Raises:
-        ValueError: for an unknown `granularity`.
+        ValueError: for an unknown `granularity`, or a `vocab_size` that is too small for the 256 bytes.
     """
-    if granularity not in ("number", "digit"):
-        raise ValueError(f"`granularity` has to be 'number' or 'digit', but is {granularity!r}.")
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"`granularity` has to be 'number', 'digit' or 'subword', but is {granularity!r}.")
+    if granularity == "subword":
+        backend = _byte_level_bpe(texts, vocab_size)
+    else:
+        backend = _word_level(texts, words, granularity)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        cls_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        sep_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=model_max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=granularity == "subword",  # a text that spells "<s>" is text
+    )
+
+
+def _word_level(texts: Iterable[str], words: Iterable[str], granularity: str) -> Tokenizer:
     pattern = (
         "▁?[0-9]+|▁?[^▁0-9\\w]|▁?[^\\W0-9_]+" if granularity == "number" else "▁?[0-9]|▁?[^▁0-9\\w]|▁?[^\\W0-9_]+"
     )
@@ -55,19 +85,21 @@ def build_tokenizer(
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = splitter
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    return backend
+
+
+def _byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    if vocab_size < SMALLEST_BPE:
+        raise ValueError(f"`vocab_size` has to be at least {SMALLEST_BPE}, but is {vocab_size}.")
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,  # what occurs once is no pattern
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<s>",
-        cls_token="<s>",
-        pad_token="<pad>",
-        eos_token="</s>",
-        sep_token="</s>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-        model_max_length=model_max_length,
-        model_input_names=["input_ids", "attention_mask"],
-        clean_up_tokenization_spaces=False,
-    )
+    backend.train_from_iterator(texts, trainer)
+    return backend

@@ -2,7 +2,8 @@
 
 The paper's baseline answers 0 to 1.3 % of its problems, below chance on one task, which speaks of a fault in decoding.
 This one is trained on the same rows for the same number of steps and decoded greedily; with the chain before the answer
-(`answer_position="last"` of the task) it is chain-of-thought.
+(`answer_position="last"` of the task) it is chain-of-thought. A baseline that overfits before the steps are over is none:
+with held-out problems, `load_best_model_at_end` and `EarlyStoppingCallback` keep its best weights.
 """
 
 from __future__ import annotations
@@ -23,28 +24,39 @@ class BaselineTrainer(ReproducibleTrainer):
         args: ReproducibleTrainingArguments,
         train_dataset: Dataset,
         processing_class: PreTrainedTokenizerBase,
+        eval_dataset: Dataset | None = None,
         **kwargs,
     ):
         """Make the trainer.
 
         Args:
             model (`PreTrainedModel`): an encoder-decoder LM with a head.
-            args ([`ReproducibleTrainingArguments`]): how to train.
+            args ([`ReproducibleTrainingArguments`]): how to train; `load_best_model_at_end` needs an `eval_dataset`.
             train_dataset (`Dataset`): with the columns `prompt` and `target` (strings).
             processing_class (`PreTrainedTokenizerBase`): its tokenizer.
+            eval_dataset (`Dataset`, *optional*): validation problems with the same columns; `eval_loss` is the
+                cross-entropy of their targets, in nats per token.
             kwargs: further arguments of `transformers.Trainer`, such as `callbacks`.
+
+        Raises:
+            ValueError: if a data set lacks a column.
         """
 
         def tokenize(rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:
             encoded = processing_class(rows["prompt"])
             return {**encoded, "labels": processing_class(rows["target"])["input_ids"]}
 
+        datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        for name, dataset in datasets.items():
+            if dataset is not None:
+                require_columns(name, dataset, "prompt", "target")
+                datasets[name] = dataset.map(tokenize, batched=True, remove_columns=dataset.column_names)
         super().__init__(
             model=model,
             args=args,
-            train_dataset=train_dataset.map(tokenize, batched=True, remove_columns=train_dataset.column_names),
             processing_class=processing_class,
             data_collator=DataCollatorForSeq2Seq(processing_class),
+            **datasets,
             **kwargs,
         )
 
@@ -52,6 +64,13 @@ class BaselineTrainer(ReproducibleTrainer):
         """Return the cross-entropy of the target, in nats per token."""
         output = model(**inputs)
         return (output.loss, output) if return_outputs else output.loss
+
+
+def require_columns(name: str, dataset: Dataset, *columns: str) -> None:
+    """Raise `ValueError`, naming the argument, unless `dataset` has all `columns`."""
+    missing = [column for column in columns if column not in dataset.column_names]
+    if missing:
+        raise ValueError(f"`{name}` has to have the columns {columns}, but lacks {missing}; rename or add them.")
 
 
 @torch.no_grad()

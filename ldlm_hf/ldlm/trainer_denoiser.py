@@ -222,8 +222,9 @@ def _check_reconstruction(args, autoencoder, tokenizer, eval_dataset) -> float |
         raise ValueError(
             "`eval_dataset` is needed for the reconstruction gate; `reconstruction_gate=0` switches it off."
         )
-    texts = eval_dataset["target"][: args.reconstruction_size]
-    exact = reconstruction_accuracy(autoencoder.to(args.device), tokenizer, texts, seed=args.seed)
+    texts, prompts = (eval_dataset[column][: args.reconstruction_size] for column in ("target", "prompt"))
+    autoencoder = autoencoder.to(args.device)
+    exact = reconstruction_accuracy(autoencoder, tokenizer, texts, seed=args.seed, prompts=prompts)
     if exact < args.reconstruction_gate:
         raise ValueError(
             f"The autoencoder gives back {exact:.1%} of {len(texts)} held-out targets exactly, which is below "

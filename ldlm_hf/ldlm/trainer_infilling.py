@@ -68,7 +68,8 @@ class InfillingTrainer(ReproducibleTrainer):
         """Return the cross-entropy of the whole text given the corrupted one, in nats per token."""
         input_ids, attention_mask = inputs["input_ids"].cpu(), inputs["attention_mask"].cpu()
         rows = [row[mask == 1] for row, mask in zip(input_ids, attention_mask, strict=True)]
-        settings = (self.processing_class.mask_token_id, self.args.mask_ratio, self.args.mean_span)
+        tokenizer = self.processing_class
+        settings = (tokenizer.mask_token_id, self.args.mask_ratio, self.args.mean_span, tokenizer.model_max_length)
         corrupted = [
             {"input_ids": mask_spans(row, *settings, generator)}
             for row, generator in zip(rows, self.generators(len(rows)), strict=True)
@@ -80,7 +81,12 @@ class InfillingTrainer(ReproducibleTrainer):
 
 
 def mask_spans(
-    input_ids: Tensor, mask_token_id: int, ratio: float, mean_span: float, generator: torch.Generator
+    input_ids: Tensor,
+    mask_token_id: int,
+    ratio: float,
+    mean_span: float,
+    max_length: int,
+    generator: torch.Generator,
 ) -> list[int]:
     """Return one corrupted text: spans replaced by one mask each, the first and the last token left alone.
 
@@ -89,13 +95,15 @@ def mask_spans(
         mask_token_id (`int`): id of the mask.
         ratio (`float`): share of the inner tokens to cover.
         mean_span (`float`): mean of the Poisson distribution of span lengths.
+        max_length (`int`): most tokens that the text may grow to by masks for empty spans.
         generator (`torch.Generator`): source of the spans.
     """
     inner = input_ids[1:-1].tolist()
     budget = round(ratio * len(inner))
     while budget > 0 and inner:
         length = int(torch.poisson(torch.tensor(mean_span), generator=generator))
-        length = min(length, budget, len(inner))
+        shortest = 0 if len(inner) + 2 < max_length else 1
+        length = min(max(length, shortest), budget, len(inner))
         start = int(torch.randint(len(inner) - length + 1, (1,), generator=generator))
         inner[start : start + length] = [mask_token_id]
         budget -= max(length, 1)

@@ -7,14 +7,17 @@ from pathlib import Path
 import evaluate
 
 
-METRICS = ("answer_accuracy", "chain_accuracy")
+# What the reasoning tasks are scored by. BERTScore is none of them: it ignores the order of the words.
+REASONING_METRICS = ("answer_accuracy", "chain_accuracy")
+METRICS = (*REASONING_METRICS, "bertscore", "diversity", "length_ratio", "perplexity", "reconstruction")
 
 
 def load_metric(name: str) -> evaluate.EvaluationModule:
     """Load one of the package's metrics with `evaluate.load`.
 
     Args:
-        name (`str`): `"answer_accuracy"` or `"chain_accuracy"`.
+        name (`str`): one of `METRICS`: `"answer_accuracy"`, `"bertscore"`, `"chain_accuracy"`, `"diversity"`,
+            `"length_ratio"`, `"perplexity"` or `"reconstruction"`.
 
     Raises:
         ValueError: for an unknown name.

@@ -46,7 +46,7 @@ def chain_scores(predictions: Sequence[str], references: Sequence[str], task: st
     return {
         "exact_match": sum(text.split() == target.split() for text, target in pairs) / len(pairs),
         # Pooled, so that a long chain counts for more than a short one.
-        "step_accuracy": sum(report.num_correct_steps for report in reports) / num_steps,
+        "step_accuracy": sum(report.num_correct_steps for report in reports) / num_steps if num_steps else 1.0,
         "consistency": sum(report.is_consistent for report in reports) / len(reports),
         "invalid_output_rate": sum(task.parse_answer(text) is None for text in predictions) / len(pairs),
     }
@@ -60,7 +60,7 @@ def _check(predictions: Sequence[str], references: Sequence[str], task: str | Ta
             f"{len(predictions)} and {len(references)}."
         )
     for i, text in enumerate(references):
-        if task.parse_answer(text) is None or task.check_chain(text, text).num_steps == 0:
+        if task.parse_answer(text) is None or not task.check_chain(text, text).is_consistent:
             raise ValueError(
                 f"`references` has to hold target texts of the task {task.name!r}, with answer and chain, but number {i} is "
                 f"{text!r}."

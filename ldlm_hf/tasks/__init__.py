@@ -1,6 +1,8 @@
 """Tasks by name; to add one, write its file, add its line here and a test (see `ldlm_hf/README.md`)."""
 
 from .addition import Addition
+from .continuation import Continuation
+from .reasoning_gym import ReasoningGym
 from .rotation import Rotation
 from .task import SPLITS, ChainReport, EnumeratedTask, Problem, Task
 from .three_operations import ThreeOperations
@@ -12,8 +14,11 @@ TASKS: dict[str, type[Task]] = {
     "two_digit_addition": TwoDigitAddition,
     "three_operations": ThreeOperations,
     "rotation": Rotation,
+    "continuation": Continuation,
 }
 TASK_FAMILIES: dict[str, type[Task]] = {  # what follows the colon in `get_task("family:argument")` is their argument
+    "continuation": Continuation,
+    "reasoning_gym": ReasoningGym,
 }
 
 
@@ -42,8 +47,10 @@ __all__ = [
     "TASKS",
     "Addition",
     "ChainReport",
+    "Continuation",
     "EnumeratedTask",
     "Problem",
+    "ReasoningGym",
     "Rotation",
     "Task",
     "ThreeOperations",

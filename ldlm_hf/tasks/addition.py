@@ -19,6 +19,10 @@ class Addition(EnumeratedTask):
 
     name = "addition"
     prompt_format = "3 to 5 one-digit numbers joined by '+', such as '3+5+2+4'"
+    held_out = (
+        "the split is by the multiset of the numbers: no held-out problem, nor any\n"
+        "re-ordering of one, is in the training data."
+    )
     answer_pattern = "[0-9]{1,4}"
 
     def __init__(self, min_terms: int = 3, max_terms: int = 5, answer_position: str = "first") -> None:
@@ -62,10 +66,6 @@ class Addition(EnumeratedTask):
     def words(self) -> list[str]:
         """Return every number and sign that a prompt or target can hold."""
         return [*map(str, range(9 * self.max_terms + 1)), "+"]
-
-    def kind(self, prompt: str) -> str:
-        """Return how many numbers are added."""
-        return f"{prompt.count('+') + 1} numbers"
 
     def check_prompt(self, prompt: str) -> None:
         """Raise `ValueError` unless `prompt` adds the right number of one-digit numbers."""

@@ -22,6 +22,10 @@ class Rotation(EnumeratedTask):
     """Turn `num_turns` times by 0 to 9 places; 10,000 problems at 4 turns."""
 
     name = "rotation"
+    held_out = (
+        "the split is by the turns of each sense: no held-out problem, nor the same\n"
+        "with turns swapped that go the same way, is in the training data."
+    )
     answer_pattern = "|".join(DIRECTIONS)
 
     def __init__(self, num_turns: int = 4, answer_position: str = "first") -> None:

@@ -52,6 +52,7 @@ class Task:
 
     name: str = ""
     prompt_format: str = ""  # one line for people: what a prompt looks like
+    held_out: str = "the split is by problem: no held-out problem is in the training data."  # one sentence for cards
     metrics: tuple[str, ...] = ("answer_accuracy", "chain_accuracy")  # modules of `ldlm_hf.metrics` that judge it
     test_fraction: float = 0.10
     validation_fraction: float = 0.02

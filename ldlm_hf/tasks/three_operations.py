@@ -25,6 +25,10 @@ class ThreeOperations(EnumeratedTask):
 
     name = "three_operations"
     prompt_format = "three one-digit numbers, the last two in brackets, joined by '+', '-' or '*', such as '6+(4*8)'"
+    held_out = (
+        "the split is by problem: no held-out problem, nor the same with the numbers\n"
+        "swapped that its brackets add or multiply, is in the training data."
+    )
     answer_pattern = "0|-?[1-9][0-9]{0,2}"
 
     def __init__(self, chain_form: str = "by_place", answer_position: str = "first") -> None:

@@ -21,6 +21,10 @@ class TwoDigitAddition(EnumeratedTask):
 
     name = "two_digit_addition"
     prompt_format = "two integers from 0 to 99 joined by '+', such as '47+35'"
+    held_out = (
+        "the split is by the pair of numbers: no held-out problem, nor the same with\n"
+        "its numbers swapped, is in the training data."
+    )
     answer_pattern = "[0-9]{1,3}"
 
     def __init__(self, first_place: str = "units", answer_position: str = "first") -> None:

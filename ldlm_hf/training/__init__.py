@@ -4,7 +4,7 @@ from .checkpoints import last_complete_checkpoint
 from .ema import EMACallback
 from .optimizers import MuonWithAdamW
 from .progress import TimestepBuckets
-from .recipes import read_recipe, read_section, run_stage
+from .recipes import merge_recipes, read_recipe, read_section, recipe_names, run_stage
 from .trainer import ReproducibleTrainer, ReproducibleTrainingArguments
 
 
@@ -15,7 +15,9 @@ __all__ = [
     "ReproducibleTrainingArguments",
     "TimestepBuckets",
     "last_complete_checkpoint",
+    "merge_recipes",
     "read_recipe",
     "read_section",
+    "recipe_names",
     "run_stage",
 ]

@@ -21,17 +21,18 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = (), preset: str | N
     """Return a recipe as nested dictionaries: the one it `extends`, then itself, the preset and the overrides.
 
     Args:
-        path (`str` or `Path`): YAML file. Under the key `extends` it may name another in its folder, of which it then
-            gives the differences only.
+        path (`str` or `Path`): YAML file, with or without its suffix. Under the key `extends` it may name another in its folder, of which it then
+            gives the differences only. Or the name of a recipe in a table, a YAML file of that folder with recipes by
+            name under the key `recipes`, whose `extends` goes for them all.
         overrides (`Sequence[str]`, *optional*): `section.key=value`, values in YAML.
         preset (`str`, *optional*): name of a YAML file in the folder `presets` beside the recipe, laid over it.
 
     Raises:
         ValueError: if a file is missing or no mapping, or an override has no `=` or names a section that is none.
     """
-    recipe = _read_mapping(Path(path))
+    recipe = _read_recipe(Path(path))
     if preset is not None:
-        recipe = _merge(recipe, _read_mapping(Path(path).parent / "presets" / f"{preset}.yaml"))
+        recipe = merge_recipes(recipe, _read_mapping(Path(path).parent / "presets" / f"{preset}.yaml"))
     for override in overrides:
         name, separator, value = override.partition("=")
         *sections, key = name.split(".")
@@ -44,9 +45,30 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = (), preset: str | N
     return recipe
 
 
+def recipe_names(folder: str | Path) -> list[str]:
+    """Return the names of all recipes in a folder, those in tables among them; plans of comparisons are none."""
+    names = []
+    for path in sorted(Path(folder).glob("*.yaml")):
+        values = yaml.safe_load(path.read_text())
+        if "sections" not in values:
+            names += values.get("recipes", [path.stem])
+    return names
+
+
+def _read_recipe(path: Path) -> dict:
+    if path.with_suffix(".yaml").is_file():
+        return _read_mapping(path.with_suffix(".yaml"))
+    for file in sorted(path.parent.glob("*.yaml")):
+        table = yaml.safe_load(file.read_text())
+        if path.stem in table.get("recipes", {}):
+            base = _read_mapping(path.parent / table["extends"])
+            return merge_recipes(base, {"output_dir": f"runs/{path.stem}", **table["recipes"][path.stem]})
+    return _read_mapping(path)  # says what there is
+
+
 def _read_mapping(path: Path) -> dict:
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        known = ", ".join(recipe_names(path.parent))
         raise ValueError(f"There is no recipe or preset {str(path)!r}; its folder has: {known or 'none'}.")
     values = yaml.safe_load(path.read_text())
     if not isinstance(values, dict):
@@ -54,17 +76,17 @@ def _read_mapping(path: Path) -> dict:
             f"The recipe {str(path)!r} has to be a mapping of sections, but is a {type(values).__name__}."
         )
     base = values.pop("extends", None)
-    return values if base is None else _merge(_read_mapping(path.parent / base), values)
+    return values if base is None else merge_recipes(_read_mapping(path.parent / base), values)
 
 
-def _merge(base: dict, changes: dict) -> dict:
+def merge_recipes(base: dict, changes: dict) -> dict:
     """Return `base` with `changes` laid over it, section by section; what is changed to null is left out."""
     merged = dict(base)
     for key, value in changes.items():
         if value is None:
             merged.pop(key, None)
         else:
-            merged[key] = _merge(merged.get(key, {}), value) if isinstance(value, dict) else value
+            merged[key] = merge_recipes(merged.get(key, {}), value) if isinstance(value, dict) else value
     return merged
 
 

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModel, T5Config, T5ForConditionalGeneration
 
 from ldlm_hf import TextLatentAutoencoder, TextLatentAutoencoderConfig
+from ldlm_hf.masks import padding_mask
 from tests.tiny import (
     LATENT_DIM,
     LATENT_LENGTH,
@@ -35,16 +36,22 @@ def test_a_pretrained_bart_is_taken_over_bit_by_bit_and_the_rest_is_initialised(
     assert not model.has_latent_statistics
 
 
-def test_a_t5_works_the_same_way(tmp_path):
+def tiny_t5_config() -> T5Config:
+    """Return the configuration of a T5, which has no `bos_token_id` and embeddings without a norm."""
     special = {"vocab_size": len(tiny_tokenizer()), "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
-    config = T5Config(d_model=32, d_ff=64, d_kv=16, num_layers=1, num_heads=2, **special)
-    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
-    model = TextLatentAutoencoder.from_seq2seq(str(tmp_path), **SIZES)
-    output = model(**texts())
+    return T5Config(d_model=32, d_ff=64, d_kv=16, num_layers=1, num_heads=2, **special)
+
+
+@pytest.mark.parametrize("reads_prompt", [False, True])
+def test_a_t5_works_the_same_way(tmp_path, reads_prompt):
+    T5ForConditionalGeneration(tiny_t5_config()).save_pretrained(tmp_path)
+    model = TextLatentAutoencoder.from_seq2seq(str(tmp_path), **SIZES, decoder_reads_prompt=reads_prompt)
+    prompt = {f"prompt_{name}": tensor for name, tensor in texts().items()} if reads_prompt else {}
+    output = model(**texts(), **prompt)
     output.loss.backward()
     assert output.latents.shape == (6, LATENT_LENGTH, LATENT_DIM)
     assert all(p.grad is None for p in model.seq2seq.get_encoder().parameters())
-    assert model.decode(output.latents.detach(), max_new_tokens=5).shape[0] == 6
+    assert model.decode(output.latents.detach(), max_new_tokens=5, **prompt).shape[0] == 6
 
 
 def test_an_unknown_field_is_refused(tmp_path):
@@ -76,16 +83,37 @@ def test_the_decoder_can_be_frozen_too():
     assert all(parameter.requires_grad for parameter in model.expander.parameters())
 
 
+@pytest.mark.parametrize("lm", ["bart", "t5"])
+@pytest.mark.parametrize("axis", ["feature", "sequence"])
+@torch.no_grad()
+def test_the_embeddings_of_the_tokens_can_be_read_beside_the_last_layer(lm, axis):
+    config = tiny_t5_config() if lm == "t5" else tiny_bart_config()
+    model = tiny_autoencoder(seq2seq_config=config, encoder_layers=[0, -1], encoder_layers_axis=axis)
+    batch = texts()
+    encoder = model.seq2seq.get_encoder()
+    embedded = encoder.get_input_embeddings()(batch["input_ids"])
+    if lm == "bart":
+        embedded = encoder.layernorm_embedding(embedded + encoder.embed_positions(batch["input_ids"]))
+    states = torch.cat([embedded, encoder(**batch).last_hidden_state], dim=-1 if axis == "feature" else 1)
+    keys = batch["attention_mask"].repeat(1, 1 if axis == "feature" else 2)
+    compressed = model.to_latent(model.compressor(states, padding_mask(keys)))
+    bounded = compressed / compressed.square().mean(-1, keepdim=True).add(1e-6).sqrt()
+    expected = (bounded - model.latent_mean) / model.latent_std
+    torch.testing.assert_close(model.encode(**batch), expected, atol=2e-3, rtol=0)  # in standard deviations
+
+
+@pytest.mark.parametrize("lm", ["bart", "t5"])
 @pytest.mark.parametrize("layers", [[-1], [0, -1]])
 @pytest.mark.parametrize("axis", ["feature", "sequence"])
-def test_padding_has_no_influence(layers, axis):
-    model = tiny_autoencoder(encoder_layers=layers, encoder_layers_axis=axis)
+def test_padding_has_no_influence(lm, layers, axis):
+    config = tiny_t5_config() if lm == "t5" else tiny_bart_config()
+    model = tiny_autoencoder(seq2seq_config=config, encoder_layers=layers, encoder_layers_axis=axis)
     batch = texts(1)
     padded = {
         "input_ids": torch.nn.functional.pad(batch["input_ids"], (0, 5), value=1),
         "attention_mask": torch.nn.functional.pad(batch["attention_mask"], (0, 5), value=0),
     }
-    torch.testing.assert_close(model.encode(**batch), model.encode(**padded))
+    torch.testing.assert_close(model.encode(**batch), model.encode(**padded), atol=1e-3, rtol=0)
     torch.testing.assert_close(model(**batch).loss, model(**padded).loss)
 
 
@@ -186,7 +214,10 @@ def test_written_rows_end_at_their_end_of_sequence():
         ("num_attention_heads", 5),
         ("latent_norm", "l3"),
         ("encoder_layers", []),
+        ("encoder_layers", [0, 2]),
+        ("encoder_layers", [-3]),
         ("latent_noise", -1.0),
+        ("encoder_noise", -0.1),
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(field, value):

@@ -47,40 +47,6 @@ class TestLatentReasoningPipeline(PipelineContract):
         return output.latents
 
 
-class MixtureDenoiser(torch.nn.Module):
-    """The exact posterior mean of a mixture of narrow Gaussians at 16 points: a perfect denoiser, without training."""
-
-    def __init__(self, alpha_bar: torch.Tensor, std: float = 0.1):
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.atoms = torch.randn(16, LATENT_LENGTH, LATENT_DIM, generator=generator)
-        self.alpha_bar, self.std = alpha_bar, std
-
-    def forward(self, xt: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        alpha_bar = self.alpha_bar[t.long()].reshape(-1, 1, 1)
-        variance = alpha_bar * self.std**2 + 1 - alpha_bar
-        difference = xt[:, None] - alpha_bar[:, None].sqrt() * self.atoms  # (batch, atoms, length, dim)
-        weights = (-0.5 * difference.square().sum((2, 3)) / variance.reshape(-1, 1)).softmax(1)
-        gain = alpha_bar.sqrt() * self.std**2 / variance
-        means = self.atoms + gain[:, None] * difference
-        return (weights[:, :, None, None] * means).sum(1)
-
-
-@pytest.mark.parametrize("scheduler_class", SCHEDULERS)
-def test_every_scheduler_finds_the_modes_of_a_mixture_with_a_perfect_denoiser(scheduler_class):
-    scheduler = scheduler_class.from_config(tiny_scheduler().config)
-    denoiser = MixtureDenoiser(tiny_scheduler().alphas_cumprod)
-    scheduler.set_timesteps(20)
-    latents = torch.randn(64, LATENT_LENGTH, LATENT_DIM, generator=torch.Generator().manual_seed(1))
-    latents = latents * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
-        prediction = denoiser(scheduler.scale_model_input(latents, t), t.expand(len(latents)))
-        latents = scheduler.step(prediction, t, latents).prev_sample
-    distance = (latents[:, None] - denoiser.atoms).square().mean((2, 3)).sqrt()  # (batch, atoms)
-    assert distance.min(1).values.max() < 0.2  # each sample is at a mode
-    assert len(distance.argmin(1).unique()) > 8  # and the modes are covered
-
-
 @pytest.mark.parametrize("scheduler_class", SCHEDULERS)
 @pytest.mark.parametrize("learned_variance", [False, True])
 def test_one_loop_serves_every_scheduler(scheduler_class, learned_variance):

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldlm_hf import LatentReasoningPipeline
-from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, bart_of_size, load_problems, train_recipe
-from ldlm_hf.training import read_recipe, read_section
+from ldlm_hf import AutoencoderTrainingArguments, DenoiserTrainingArguments, LatentDiT, LatentReasoningPipeline
+from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, bart_of_size, load_problems, make_scheduler, train_recipe
+from ldlm_hf.ldlm.recipe_baseline import BaselineRecipe
+from ldlm_hf.training import ReproducibleTrainingArguments, read_recipe, read_section, recipe_names
 from tests.tiny import tiny_problems, tiny_tokenizer
 
 
@@ -76,22 +77,52 @@ def test_a_recipe_without_problems_is_refused(values):
         LatentReasoningRecipe(output_dir="x", **values)
 
 
-@pytest.mark.parametrize("path", [path for path in sorted(RECIPES.glob("*.yaml")) if "comparison" not in path.name])
-def test_every_recipe_reads(path, tmp_path):
-    values = read_recipe(path)
-    values.pop("evaluation")
-    plan = read_section(LatentReasoningRecipe, values)
-    from ldlm_hf import AutoencoderTrainingArguments, DenoiserTrainingArguments, LatentDiT
-
-    for section_class, section in (
-        (AutoencoderTrainingArguments, plan.autoencoder_training),
-        (DenoiserTrainingArguments, plan.denoiser_training),
-    ):
-        # bf16 needs hardware that not every machine has; everything else has to be accepted
-        settings = {name: value for name, value in section.items() if name != "bf16"}
-        assert read_section(section_class, settings, output_dir=str(tmp_path)).max_steps > 0
+@pytest.mark.parametrize("preset", [None, "tiny"])
+@pytest.mark.parametrize("name", recipe_names(RECIPES))
+def test_every_recipe_reads(name, preset, tmp_path):
+    values = read_recipe(RECIPES / name, preset=preset)
+    system = values.pop("system", "latent_diffusion")
+    values.pop("evaluation", None)
+    if system != "latent_diffusion":
+        plan = read_section(BaselineRecipe, {"system": system, **fields_of(BaselineRecipe, values)})
+        check_arguments(ReproducibleTrainingArguments, plan.baseline_training, tmp_path)
+        return
+    plan = read_section(LatentReasoningRecipe, fields_of(LatentReasoningRecipe, values))
+    check_arguments(AutoencoderTrainingArguments, plan.autoencoder_training, tmp_path)
+    check_arguments(DenoiserTrainingArguments, plan.denoiser_training, tmp_path)
+    scheduler = make_scheduler(plan.scheduler)
     with torch.device("meta"):
-        LatentDiT(**plan.denoiser)
+        denoiser = LatentDiT(**{"latent_length": plan.autoencoder["latent_length"], **plan.denoiser})
+    assert denoiser.config.learned_variance == scheduler.config.variance_type.startswith("learned")
+
+
+def fields_of(recipe_class: type, values: dict) -> dict:
+    """Return the values that a recipe of this class reads, and check that the others are for another class."""
+    known = {*LatentReasoningRecipe.__dataclass_fields__, *BaselineRecipe.__dataclass_fields__}
+    assert set(values) <= known
+    return {key: value for key, value in values.items() if key in recipe_class.__dataclass_fields__}
+
+
+def check_arguments(section_class: type, section: dict, folder: Path) -> None:
+    """Read a section, but for the precisions that need hardware that not every machine has."""
+    settings = {name: value for name, value in section.items() if name not in ("bf16", "fp16")}
+    assert read_section(section_class, settings, output_dir=str(folder)).max_steps > 0
+
+
+def test_the_appendix_has_every_training_that_the_paper_lists():
+    names = recipe_names(RECIPES)
+    for prefix, count in (("a1", 3), ("a2", 3), ("a3", 3), ("a4", 3), ("a5", 4), ("a6", 1), ("a7", 5)):
+        assert sum(name.startswith(f"{prefix}_") for name in names) == count
+    steps = {name: read_recipe(RECIPES / name)["scheduler"]["num_train_timesteps"] for name in names if "_t" in name}
+    assert steps["a5_rotation_t4000"] == steps["a7_multistep_addition_t4000"] == 4000
+    wide = read_recipe(RECIPES / "a1_architecture_cross_attention")
+    assert (wide["denoiser"]["diffusion_length"], wide["autoencoder"]["latent_length"]) == (32, 8)
+    assert (wide["denoiser"]["hidden_size"], wide["denoiser"]["num_layers"]) == (768, 12)
+
+
+def test_a_name_that_is_no_recipe_says_what_there_is():
+    with pytest.raises(ValueError, match="a6_big_run"):
+        read_recipe(RECIPES / "a9_missing")
 
 
 def test_the_baseline_is_of_the_wanted_size():

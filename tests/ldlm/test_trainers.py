@@ -264,7 +264,7 @@ def test_infilling_replaces_spans_by_single_masks():
     row = torch.tensor(tokenizer("25 7+5+4+9 12+4+9 16+9 25")["input_ids"])
     mask, lengths, masked = tokenizer.mask_token_id, [], 0
     for generator in row_generators(0, 0, 0, 200):
-        corrupted = mask_spans(row, mask, 0.3, 3.0, generator)
+        corrupted = mask_spans(row, mask, 0.3, 3.0, 32, generator)
         assert (corrupted[0], corrupted[-1]) == (row[0], row[-1])
         kept = [token for token in corrupted if token != mask]
         remaining = iter(row.tolist())

@@ -6,7 +6,7 @@ import evaluate
 import pytest
 
 from ldlm_hf import load_metric, metrics
-from ldlm_hf.metrics import METRICS
+from ldlm_hf.metrics import METRICS, REASONING_METRICS
 from ldlm_hf.tasks import Addition
 
 
@@ -42,7 +42,7 @@ def test_white_space_does_not_count():
 def test_both_combine():
     combined = evaluate.combine([load_metric("answer_accuracy"), load_metric("chain_accuracy")])
     result = combined.compute(predictions=PREDICTIONS, references=REFERENCES, task="addition")
-    alone = [load_metric(name).compute(predictions=PREDICTIONS, references=REFERENCES) for name in METRICS]
+    alone = [load_metric(name).compute(predictions=PREDICTIONS, references=REFERENCES) for name in REASONING_METRICS]
     assert result == {**alone[0], **alone[1]}  # no key stands in both, else `combine` would rename it
     assert len(result) == len(alone[0]) + len(alone[1])
 
@@ -54,7 +54,7 @@ def test_batches_add_up():
     assert metric.compute()["num_problems"] == 4
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", REASONING_METRICS)
 def test_an_unknown_task_is_refused(name):
     with pytest.raises(ValueError, match="poetry"):
         load_metric(name).compute(predictions=["1"], references=["1"], task="poetry")
@@ -65,7 +65,7 @@ def test_an_unknown_metric_is_refused():
         load_metric("bleu")
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", REASONING_METRICS)
 @pytest.mark.parametrize(
     ("predictions", "references"), [([], []), (["6 3+3 6"], []), (["6 3+3 6"], ["six"]), (["6"], ["6"])]
 )
@@ -80,8 +80,32 @@ def test_a_task_with_other_settings_can_be_given_itself():
     assert result["answer_accuracy"] == 1.0
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", REASONING_METRICS)
 def test_the_folder_of_a_metric_loads_by_its_path(name):
     metric = evaluate.load(str(Path(metrics.__file__).parent / name))
     expected = load_metric(name).compute(predictions=PREDICTIONS, references=REFERENCES)
     assert metric.compute(predictions=PREDICTIONS, references=REFERENCES) == expected
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_loads_and_says_what_it_takes_and_returns(name):
+    metric = load_metric(name)
+    assert {"predictions"} <= set(metric.features) <= {"predictions", "references"}
+    assert "Returns:" in metric.inputs_description and "Examples:" in metric.inputs_description
+
+
+def test_names_of_metrics_are_those_of_the_folders():
+    folders = {path.parent.name for path in Path(metrics.__file__).parent.glob("*/__init__.py")}
+    assert set(METRICS) == folders
+    assert set(REASONING_METRICS) < set(METRICS)
+    assert "bertscore" not in REASONING_METRICS  # it ignores order
+
+
+def test_no_two_metrics_return_the_same_name():
+    # else `evaluate.combine` would rename both
+    texts = {"predictions": PREDICTIONS, "references": REFERENCES}
+    names = [*REASONING_METRICS, "reconstruction", "length_ratio", "diversity"]
+    found = [key for name in names for key in load_metric(name).compute(**texts)]
+    assert len(found) == len(set(found))
+    combined = evaluate.combine([load_metric(name) for name in names[2:]])
+    assert set(combined.compute(**texts)) < set(found)

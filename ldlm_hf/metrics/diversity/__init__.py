@@ -1,0 +1,1 @@
+"""How varied the written texts are: different n-grams per n-gram."""

@@ -1,0 +1,1 @@
+"""How long the written texts are beside their references, and how many are empty."""

@@ -1,0 +1,1 @@
+"""How likely a causal language model finds the written texts."""

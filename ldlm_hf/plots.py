@@ -140,11 +140,11 @@ def plot_answer_decision(decision: list[dict], path: str | Path, chance: float |
         axes.plot(timesteps, [100 * p for p in shares], label=label, **style)
     if chance is not None:
         axes.axhline(100 * chance, color=MUTED, linestyle=":", linewidth=1)
-        place = {"xy": (0, 100 * chance), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        axes.annotate("chance", xytext=(4, 3), color=MUTED, **place)
+        place = {"xy": (1, 100 * chance), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        axes.annotate("chance", xytext=(-4, 3), ha="right", color=MUTED, **place)
     axes.legend(frameon=False, loc="best", title="answer read from the estimate of x0")
     axes.set_xlim(max(timesteps) + 20, min(0, *timesteps) - 20)  # denoising goes from left to right
-    axes.set_ylim(-1, 101)
+    axes.set_ylim(-3, 103)
     axes.set_xlabel("timestep t, from noise to text")
     axes.set_ylabel("problems ± standard error [%]")
     axes.set_title(f"When the answer is decided: {count:,} problems, {len(decision)} steps", color=INK, loc="left")

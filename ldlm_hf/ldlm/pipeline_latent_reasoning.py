@@ -39,7 +39,7 @@ class LatentReasoningPipeline(DiffusionPipeline):
         autoencoder ([`TextLatentAutoencoder`]): texts to latents and back, with fitted statistics.
         denoiser ([`LatentDiT`]): denoises the latents of the answer.
         scheduler (`SchedulerMixin`): a Gaussian scheduler of diffusers whose `prediction_type` is the denoiser's;
-            `DOCUMENTED_SCHEDULERS` are tested with an exact denoiser, those known to diverge are refused.
+            `DOCUMENTED_SCHEDULERS` are tested with an exact denoiser, those known to fail are refused.
         tokenizer (`PreTrainedTokenizerBase`): tokenizer of the autoencoder.
         task (`str`, *optional*): name of the task the pipeline was trained on, as [`get_task`] takes it; it checks prompts and
             reads answers. Without one every text that the tokenizer knows is a prompt, and the answer is the first word.

@@ -215,7 +215,7 @@ def may_be_scored(generator: str, text: str) -> bool:
         if generator in RUN_AS_LITERAL:
             ast.literal_eval(text.strip())
         elif generator in RUN_AS_EXPRESSION:
-            return re.fullmatch(EXPRESSION, text) is not None and _is_harmless(text)
+            return re.fullmatch(EXPRESSION, text.strip()) is not None and _is_harmless(text)
     except SyntaxError:
         return generator in RUN_AS_LITERAL  # what is no Python does not run; sympy's parser reads more than Python
     except (ValueError, TypeError, MemoryError, RecursionError):

@@ -7,7 +7,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from ldlm_hf import LatentDiT, LatentDiTOutput
 from ldlm_hf.ldlm import supported_schedulers
-from ldlm_hf.ldlm.supported_schedulers import DIVERGENT_SCHEDULERS, DOCUMENTED_SCHEDULERS
+from ldlm_hf.ldlm.supported_schedulers import DOCUMENTED_SCHEDULERS, SECOND_ORDER_SCHEDULERS
 from tests.tiny import LATENT_DIM, LATENT_LENGTH, tiny_pipeline, tiny_scheduler
 
 
@@ -145,8 +145,11 @@ def test_without_a_prompt_all_modes_are_meant():
         (DDIMScheduler(), "clips samples"),
         (make("DPMSolverMultistepScheduler", thresholding=True), "clips samples"),
         *((make(name, timestep_spacing="leading"), "leading") for name in DOCUMENTED_SCHEDULERS),
-        *((make(name, prediction_type="v_prediction"), f"{name} diverges") for name in DIVERGENT_SCHEDULERS),
-        (diffusers.FlowMatchEulerDiscreteScheduler(), "does not noise latents as DDPM does"),
+        *(
+            (make(name, prediction_type="v_prediction"), f"{name} is of second order")
+            for name in SECOND_ORDER_SCHEDULERS
+        ),
+        (diffusers.FlowMatchEulerDiscreteScheduler(), "does not noise as DDPM does"),
     ],
 )
 def test_schedulers_that_fail_are_refused_with_what_to_do(scheduler, message):
@@ -161,6 +164,7 @@ def test_schedulers_that_fail_are_refused_with_what_to_do(scheduler, message):
         (make("DDIMScheduler", timestep_spacing="leading"), 501),
         (make("HeunDiscreteScheduler"), 10),
         (make("KDPM2AncestralDiscreteScheduler", prediction_type="v_prediction"), 10),
+        (make("KDPM2DiscreteScheduler", prediction_type="epsilon"), 10),
     ],
 )
 def test_what_is_refused_does_fail(scheduler, steps, monkeypatch):

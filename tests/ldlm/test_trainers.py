@@ -55,12 +55,15 @@ def denoiser_trainer(folder, max_steps=8, model=None, size=40, callbacks=(), **s
     )
 
 
-def autoencoder_trainer(folder, max_steps=8, callbacks=(), **settings) -> AutoencoderTrainer:
+def autoencoder_trainer(folder, max_steps=8, callbacks=(), fields=None, **settings) -> AutoencoderTrainer:
     arguments = {**SETTINGS, "save_steps": 3, "max_steps": max_steps, **settings}
     return AutoencoderTrainer(
         # Embeddings of a trained size: the frozen head could not be sure of anything with those of a fresh model.
         model=tiny_autoencoder(
-            fitted=False, latent_noise=0.3, seq2seq_config=tiny_bart_config(dropout=0.1, init_std=0.3)
+            fitted=False,
+            latent_noise=0.3,
+            seq2seq_config=tiny_bart_config(dropout=0.1, init_std=0.3),
+            **(fields or {}),
         ),
         args=AutoencoderTrainingArguments(output_dir=str(folder), **arguments),
         train_dataset=tiny_problems(size=40),
@@ -89,12 +92,13 @@ def test_a_killed_denoiser_run_resumes_to_the_same_bits(tmp_path, killed_at, muo
     assert all(torch.equal(one, other) for one, other in zip(weights(straight), weights(resumed), strict=True))
 
 
-def test_a_killed_autoencoder_run_resumes_to_the_same_bits(tmp_path):
-    straight = autoencoder_trainer(tmp_path / "straight")
+@pytest.mark.parametrize("fields", [{}, {"decoder_reads_prompt": True, "encoder_noise": 0.5}])
+def test_a_killed_autoencoder_run_resumes_to_the_same_bits(tmp_path, fields):
+    straight = autoencoder_trainer(tmp_path / "straight", fields=fields)
     straight.train()
     with pytest.raises(KeyboardInterrupt):
-        autoencoder_trainer(tmp_path / "killed", callbacks=[Stop(5)]).train()
-    resumed = autoencoder_trainer(tmp_path / "killed")
+        autoencoder_trainer(tmp_path / "killed", fields=fields, callbacks=[Stop(5)]).train()
+    resumed = autoencoder_trainer(tmp_path / "killed", fields=fields)
     resumed.train(resume_from_checkpoint=True)
     assert all(torch.equal(one, other) for one, other in zip(weights(straight), weights(resumed), strict=True))
 

@@ -71,8 +71,9 @@ def test_a_problem_is_a_function_of_split_seed_and_index(source):
 
 def test_what_is_held_out_never_changes(source):
     task = Continuation(source, num_words=5)
-    assert {split: task.num_problems(split) for split in SPLITS} == {"train": 0, "validation": 0, "test": 0}
-    assert [task.problem(split, 0).prompt for split in SPLITS] == []
+    assert {split: task.num_problems(split) for split in SPLITS} == {"train": 509, "validation": 12, "test": 23}
+    firsts = [task.problem(split, 0).prompt.split()[0] for split in SPLITS]
+    assert firsts == ["w63-10", "w108-10", "w44-10"]
 
 
 def test_blank_lines_separate_the_documents_of_a_text_file(tmp_path):

@@ -62,9 +62,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run_section(
-    plan: dict, name: str, command: str, rows: list[int] | None = None, seeds: list[int] | None = None
+    plan: dict,
+    name: str,
+    command: str,
+    rows: list[int] | None = None,
+    seeds: list[int] | None = None,
+    partial: bool = False,
+    run: bool = True,
 ) -> dict | None:
-    """Run what is missing of a section; return and write its results if it is whole then."""
+    """Run what is missing of a section; return and write its results if it is whole then, or in any case if `partial`."""
     if name not in plan["sections"]:
         raise ValueError(f"`section` has to be one of {sorted(plan['sections'])}, but is {name!r}.")
     section = merge_recipes(plan.get("shared", {}), plan["sections"][name])
@@ -75,20 +81,20 @@ def run_section(
             folder = Path(plan["output_dir"]) / name / f"{slug(row['name'])}-{seed}"
             paths[number, seed] = folder.with_suffix(".json")
             wanted = (rows is None or number in rows) and (seeds is None or seed in seeds)
-            if wanted and not paths[number, seed].exists():
+            if run and wanted and not paths[number, seed].exists():
                 print(f"{name}: {row['name']}, seed {seed}", file=sys.stderr)
-                write_results(paths[number, seed], {**run(row, seed, folder), "environment": environment()})
+                write_results(paths[number, seed], {**run_row(row, seed, folder), "environment": environment()})
                 shutil.rmtree(folder, ignore_errors=True)  # checkpoints; what they answered is written down
-    if not all(path.exists() for path in paths.values()):
+    runs = {key: json.loads(path.read_text()) for key, path in paths.items() if path.exists()}
+    if len(runs) < len(paths) and not partial:
         return None
-    runs = {key: json.loads(path.read_text()) for key, path in paths.items()}
     results = {"rows": collect(every_row, runs), "shared": section, "command": command}
     place = Path(plan["output_dir"]) / "results" / f"{name}.json"
     write_results(place, {name: results, "environment": environment()})
     return results
 
 
-def run(row: dict, seed: int, folder: Path) -> dict:
+def run_row(row: dict, seed: int, folder: Path) -> dict:
     """Train and evaluate one row under one seed; `folder` is for what its training leaves behind."""
     task = get_task(row["task"], **row.get("task_arguments", {}))
     started = perf_counter()
@@ -172,7 +178,9 @@ def collect(rows: list[dict], runs: dict[tuple[int, int], dict]) -> list[dict]:
     """Return a line for each row and each of its variants: accuracy by seed, its mean and standard error."""
     lines = []
     for number, row in enumerate(rows):
-        results = [runs[number, seed] for seed in row["seeds"]]
+        results = [runs[number, seed] for seed in row["seeds"] if (number, seed) in runs]
+        if not results:
+            continue
         lines.append({**line(row["name"], results), **{key: row[key] for key in ("published",) if key in row}})
         for place, variant in enumerate(row.get("variants", [])):
             name = f"{row['name']}; " + ", ".join(f"{key} {value}" for key, value in variant.items())

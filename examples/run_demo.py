@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ldlm_hf import LatentReasoningPipeline, get_task
 from ldlm_hf.evaluation import decoding_trajectory, evaluate_pipeline, summarize, write_results
-from ldlm_hf.plots import plot_accuracy_against_steps, plot_decoding_trajectory
+from ldlm_hf.plots import plot_accuracy, plot_decoding_trajectory
 
 
 EXAMPLE = "3+5+2+4+7"
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     trajectory = decoding_trajectory(pipeline, EXAMPLE)
     plot_decoding_trajectory(trajectory, args.output_dir / "trajectory.png", EXAMPLE)
     curve = accuracy_against_steps(pipeline, task.to_dataset("test", min(500, args.num_problems)))
-    plot_accuracy_against_steps(curve, args.output_dir / "accuracy_against_steps.png")
+    plot_accuracy(curve, args.output_dir / "accuracy_against_steps.png")
     write_results(args.output_dir / "demo.json", {"evaluation": summary, "steps_curve": curve})
     print(f"figures: {args.output_dir / 'trajectory.png'}, {args.output_dir / 'accuracy_against_steps.png'}")
 

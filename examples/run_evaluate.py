@@ -4,40 +4,40 @@
     python examples/run_evaluate.py model_cards/ldlm-addition --task addition --split test --num_inference_steps 20 \\
         --steps_curve 1,2,5,10,20,50,100 --curve_schedulers DDIMScheduler,DPMSolverMultistepScheduler --output results.json
     python examples/run_evaluate.py user/name --dataset my_problems.jsonl --num_problems 500 --device cuda --dtype bfloat16
+    python examples/run_evaluate.py user/name --task continuation:texts --bertscore_model roberta-large
+    python examples/run_evaluate.py --suite tables --output results/tables.json
 
-The JSON has the keys that `ldlm_hf.model_card` documents; put it into a pipeline's `results/` folder and its card shows it.
+The last one makes every table of the paper anew (see `make_tables.py` beside this script). The JSON has the keys that `ldlm_hf.model_card` documents; put it into a pipeline's `results/` folder and its card shows it.
 """
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
 import torch
 from datasets import Dataset, load_dataset
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from transformers import HfArgumentParser
 
 from ldlm_hf import LatentReasoningPipeline, get_task
 from ldlm_hf.evaluation import (
     EvalRecord,
     baselines_of_chance,
+    count_parameters,
     environment,
     evaluate_pipeline,
     split_overlap,
     summarize,
     write_results,
 )
-from ldlm_hf.tasks import SPLITS
+from ldlm_hf.ldlm.supported_schedulers import DOCUMENTED_SCHEDULERS, make_sampler
+from ldlm_hf.tasks import SPLITS, Task
 
 
-SCHEDULERS = {
-    scheduler.__name__: scheduler
-    for scheduler in (DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler)
-}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -46,6 +46,7 @@ class EvaluationArguments:
     """What to evaluate, on what, and how."""
 
     task: str | None = field(default=None, metadata={"help": "name of the task; by default the one of the pipeline"})
+    task_arguments: str = field(default="{}", metadata={"help": "further arguments of the task, as JSON"})
     split: str = field(default="test", metadata={"help": "which problems", "choices": SPLITS})
     dataset: str | None = field(
         default=None, metadata={"help": "Hub id or JSONL file of problems of the task, in place of its own"}
@@ -54,8 +55,10 @@ class EvaluationArguments:
     batch_size: int = field(default=256, metadata={"help": "problems at a time; has no influence on the results"})
     num_inference_steps: int = field(default=20, metadata={"help": "denoising steps"})
     guidance_scale: float = field(default=1.0, metadata={"help": "classifier-free guidance; 1 is none"})
+    num_samples: int = field(default=1, metadata={"help": "samples of each problem, of which one is chosen"})
+    select: str = field(default="majority", metadata={"help": "how it is chosen", "choices": ("majority", "mbr")})
     scheduler: str | None = field(
-        default=None, metadata={"help": "in place of the pipeline's own", "choices": list(SCHEDULERS)}
+        default=None, metadata={"help": "in place of the pipeline's own", "choices": DOCUMENTED_SCHEDULERS}
     )
     seed: int = field(default=0, metadata={"help": "of the noise"})
     dtype: str = field(default="float32", metadata={"help": "of the networks", "choices": list(DTYPES)})
@@ -63,6 +66,9 @@ class EvaluationArguments:
     steps_curve: str = field(default="", metadata={"help": "further numbers of steps to measure, such as 1,2,5,10"})
     curve_schedulers: str = field(default="", metadata={"help": "for the curve; by default the scheduler in use"})
     curve_problems: int | None = field(default=None, metadata={"help": "problems for the curve; all by default"})
+    vote_curve: str = field(default="", metadata={"help": "numbers of samples to vote over, such as 1,5,9"})
+    bertscore_model: str | None = field(default=None, metadata={"help": "for text: path or Hub id of the encoder"})
+    bertscore_layer: int | None = field(default=None, metadata={"help": "which of its hidden states"})
     model_name: str | None = field(
         default=None, metadata={"help": "for the card; by default the end of the model's path"}
     )
@@ -73,15 +79,28 @@ def main(arguments: list[str] | None = None) -> dict:
     """Evaluate what the command line names; write, print and return the results."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = HfArgumentParser(EvaluationArguments, description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="folder or Hub id of a saved pipeline")
+    parser.add_argument("model", nargs="?", help="folder or Hub id of a saved pipeline")
+    parser.add_argument(
+        "--suite", choices=("tables",), help="make every table of the paper, in place of one evaluation"
+    )
+    parser.add_argument("--tables", nargs="*", help="with --suite: only these, such as table1 table4")
     args, rest = parser.parse_args_into_dataclasses(arguments)
+    if rest.suite is not None:
+        import make_tables  # beside this script
+
+        return make_tables.main(
+            args.output, rest.tables, shlex.join(["python", "examples/run_evaluate.py", *arguments])
+        )
+    if rest.model is None:
+        parser.error("give a folder or Hub id of a saved pipeline, or --suite tables")
     counts, names = read_curve(args)  # before anything costly
+    votes = read_numbers("vote_curve", args.vote_curve)
 
     pipeline = LatentReasoningPipeline.from_pretrained(rest.model, dtype=DTYPES[args.dtype]).to(args.device)
     if args.scheduler is not None:
-        pipeline.scheduler = SCHEDULERS[args.scheduler].from_config(pipeline.scheduler.config)
-    task = args.task or pipeline.config.task
-    get_task(task)  # an unknown one shall fail before anything is loaded
+        pipeline.scheduler = make_sampler(pipeline.scheduler, args.scheduler)
+    name = args.task or pipeline.config.task
+    task = get_task(name, **json.loads(args.task_arguments))
     problems, training_problems = load_problems(args, task)
 
     started = perf_counter()
@@ -90,12 +109,13 @@ def main(arguments: list[str] | None = None) -> dict:
     sizes = {name: count_parameters(pipeline.components[name]) for name in ("autoencoder", "denoiser")}
     results = {
         "model_name": args.model_name or Path(rest.model).name,
-        "task": task,
+        "task": name,
         "parameters": {**sizes, "total": sum(sizes.values())},
         "evaluation": {
-            **summarize(records, task),
+            **summarize(records, task, bertscore_arguments(args)),
             "num_inference_steps": args.num_inference_steps,
             "guidance_scale": args.guidance_scale,
+            "num_samples": args.num_samples,
             "scheduler": type(pipeline.scheduler).__name__,
             "seed": args.seed,
             "dtype": args.dtype,
@@ -106,7 +126,9 @@ def main(arguments: list[str] | None = None) -> dict:
     }
     if counts:
         results["steps_curve"] = measure_curve(pipeline, problems, args, task, counts, names)
-    if training_problems is not None:
+    if votes:
+        results["vote_curve"] = measure_votes(pipeline, problems, args, task, votes)
+    if training_problems is not None and "answer_accuracy" in results["evaluation"]:
         results |= baselines_of_chance(training_problems["answer"][:], problems["answer"][:])
         results["split_overlap"] = split_overlap(training_problems, problems)
     results["environment"] = environment()
@@ -121,22 +143,38 @@ def read_curve(args: EvaluationArguments) -> tuple[list[int], list[str]]:
     Raises:
         ValueError: for a number of steps that is none, or an unknown scheduler.
     """
-    words = [word.strip() for word in args.steps_curve.split(",") if word.strip()]
-    if not all(word.isdecimal() and int(word) for word in words):
-        raise ValueError(f"`--steps_curve` has to hold positive integers, such as 1,2,5, but is {args.steps_curve!r}.")
+    counts = read_numbers("steps_curve", args.steps_curve)
     names = [name.strip() for name in args.curve_schedulers.split(",") if name.strip()]
-    unknown = [name for name in names if name not in SCHEDULERS]
+    unknown = [name for name in names if name not in DOCUMENTED_SCHEDULERS]
     if unknown:
-        raise ValueError(f"`--curve_schedulers` has to be among {list(SCHEDULERS)}, but holds {unknown}.")
-    return [int(word) for word in words], names
+        raise ValueError(f"`--curve_schedulers` has to be among {DOCUMENTED_SCHEDULERS}, but holds {unknown}.")
+    return counts, names
 
 
-def load_problems(args: EvaluationArguments, task: str) -> tuple[Dataset, Dataset | None]:
+def read_numbers(name: str, text: str) -> list[int]:
+    """Return the numbers of an option such as `1,2,5`.
+
+    Raises:
+        ValueError: for anything that is no positive integer.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise ValueError(f"`--{name}` has to hold positive integers, such as 1,2,5, but is {text!r}.")
+    return [int(word) for word in words]
+
+
+def bertscore_arguments(args: EvaluationArguments) -> dict | None:
+    """Return what the metric of that name needs, if it is wanted."""
+    if args.bertscore_model is None:
+        return None
+    return {"model_type": args.bertscore_model, "num_layers": args.bertscore_layer}
+
+
+def load_problems(args: EvaluationArguments, task: Task) -> tuple[Dataset, Dataset | None]:
     """Return the problems to answer, and those of the training split where the task itself makes them."""
     if args.dataset is None:
-        maker = get_task(task)
-        training_problems = maker.to_dataset("train") if args.split != "train" else None
-        return maker.to_dataset(args.split, args.num_problems), training_problems
+        training_problems = task.to_dataset("train") if args.split != "train" else None
+        return task.to_dataset(args.split, args.num_problems), training_problems
     if args.dataset.endswith((".json", ".jsonl")):
         problems = load_dataset("json", data_files=args.dataset, split="train")
     else:
@@ -160,6 +198,8 @@ def run(
         num_inference_steps=num_inference_steps,
         guidance_scale=args.guidance_scale,
         seed=args.seed,
+        num_samples=args.num_samples,
+        select=args.select,
     )
 
 
@@ -167,7 +207,7 @@ def measure_curve(
     pipeline: LatentReasoningPipeline,
     problems: Dataset,
     args: EvaluationArguments,
-    task: str,
+    task: Task,
     counts: list[int],
     names: list[str],
 ) -> list[dict]:
@@ -176,7 +216,7 @@ def measure_curve(
     own = pipeline.scheduler
     curve = []
     for name in names or [type(own).__name__]:
-        pipeline.scheduler = SCHEDULERS[name].from_config(own.config) if names else own
+        pipeline.scheduler = make_sampler(own, name) if names else own
         for count in counts:
             summary = summarize(run(pipeline, problems, args, count), task)
             point = {key: summary[key] for key in ("answer_accuracy", "standard_error", "num_problems")}
@@ -185,17 +225,28 @@ def measure_curve(
     return curve
 
 
-def count_parameters(model: torch.nn.Module) -> int:
-    """Return the number of parameters, shared ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def measure_votes(
+    pipeline: LatentReasoningPipeline, problems: Dataset, args: EvaluationArguments, task: Task, votes: list[int]
+) -> list[dict]:
+    """Return the accuracy of each way to choose among each number of samples."""
+    problems = first_rows(problems, args.curve_problems)
+    curve = []
+    for select in ("majority", "mbr"):
+        for count in votes:
+            changed = replace(args, num_samples=count, select=select)
+            summary = summarize(run(pipeline, problems, changed, args.num_inference_steps), task)
+            point = {key: summary[key] for key in ("answer_accuracy", "exact_match", "standard_error", "num_problems")}
+            curve.append({"num_samples": count, "select": select, **point})
+    return curve
 
 
 def print_results(results: dict, records: list[EvalRecord], num_mistakes: int = 5) -> None:
     """Print the figures as a table, the curve, and the first mistakes."""
     evaluation = results["evaluation"]
     rates = ("answer_accuracy", "standard_error", "exact_match", "step_accuracy", "consistency", "invalid_rate")
-    rows = [(name, evaluation[name]) for name in rates]
-    rows += [(f"  {group['steps']} steps", group["answer_accuracy"]) for group in evaluation["by_steps"]]
+    rates = (*rates, "bertscore_f1", "mean_length_ratio", "empty_rate", "diversity")
+    rows = [(name, evaluation[name]) for name in rates if evaluation.get(name) is not None]
+    rows += [(f"  {group['steps']} steps", group["answer_accuracy"]) for group in evaluation.get("by_steps", [])]
     rows += [(name, results[name]) for name in ("chance", "majority") if name in results]
     print(
         f"\n{results['model_name']}: {evaluation['num_problems']:,} problems of {results['task']}, {evaluation['split']}"

@@ -1,14 +1,17 @@
-"""Train a reasoner from a recipe: every stage, then the evaluation, the saved pipeline and its card.
+"""Train a reasoner or a baseline from a recipe: every stage, then the evaluation, the saved model and its card.
 
 python examples/run_train.py examples/recipes/ldlm/addition.yaml
 python examples/run_train.py examples/recipes/ldlm/addition.yaml --resume
 python examples/run_train.py examples/recipes/ldlm/addition.yaml --override seed=1 denoiser_training.max_steps=100
-accelerate launch examples/run_train.py examples/recipes/ldlm/addition_paper.yaml --report_to tensorboard
+python examples/run_train.py examples/recipes/ldlm/a1_architecture_adaln_zero --preset tiny --task continuation:texts
+python examples/run_train.py examples/recipes/ldlm/rotation_answer_last
+accelerate launch examples/run_train.py examples/recipes/ldlm/a7_multistep_addition_t1000 --report_to tensorboard
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from dataclasses import asdict
@@ -16,16 +19,27 @@ from pathlib import Path
 
 import run_evaluate  # beside this script
 
-from ldlm_hf import LatentReasoningPipeline, get_task
-from ldlm_hf.evaluation import decoding_trajectory, environment, evaluate_pipeline, write_results
+from ldlm_hf import LatentDiT, LatentReasoningPipeline, get_task
+from ldlm_hf.evaluation import (
+    answer_decision,
+    count_parameters,
+    decoding_trajectory,
+    environment,
+    evaluate_pipeline,
+    record_texts,
+    summarize,
+    write_results,
+)
 from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, load_problems, train_recipe
+from ldlm_hf.ldlm.recipe_baseline import BaselineRecipe, train_baseline, write_answers
 from ldlm_hf.ldlm.reconstruction import reconstruction_accuracy
 from ldlm_hf.model_card import load_results, write_model_card
-from ldlm_hf.plots import plot_accuracy_against_steps, plot_decoding_trajectory
+from ldlm_hf.plots import plot_accuracy, plot_answer_decision, plot_decoding_trajectory
 from ldlm_hf.training import read_recipe, read_section
 
 
 NOISE_LEVELS = (0.0, 0.1, 0.2, 0.3, 0.5)
+FIGURE_PROBLEMS = 500  # problems for each point of the card's curves
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,48 +47,90 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     args = make_parser().parse_args(arguments)
     values = read_recipe(args.recipe, args.override, args.preset)
-    for name in ("output_dir", "report_to"):
+    for name in ("output_dir", "report_to", "task", "dataset"):
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
-    if args.dataset is not None:
-        values |= {"dataset": args.dataset, "task": args.task}
+    if args.dataset is not None and args.task is None:
+        values.pop("task", None)
     evaluation = values.pop("evaluation", {})
-    recipe = read_section(LatentReasoningRecipe, values)
-    pipeline, records = train_recipe(recipe, resume=args.resume)
-    folder = recipe.folder("pipeline")
     command = shlex.join(["python", "examples/run_train.py", *arguments])
-    write_results(folder / "results" / "training.json", training_results(recipe, records, pipeline, command))
-    if recipe.task is None:
-        write_results(folder / "results" / "evaluation.json", plain_evaluation(recipe, pipeline, evaluation, command))
+    if values.get("system", "latent_diffusion") == "latent_diffusion":
+        recipe = read_section(LatentReasoningRecipe, fields_of(LatentReasoningRecipe, values))
+        run_reasoner(recipe, evaluation, command, args.resume)
+        if args.push_to_hub:
+            print(LatentReasoningPipeline.from_pretrained(recipe.folder("pipeline")).push_to_hub(args.push_to_hub))
     else:
-        dataset = [] if recipe.dataset is None else ["--dataset", recipe.dataset]
-        options = [item for name, value in evaluation.items() for item in (f"--{name}", str(value))]
-        output = [
-            "--output",
-            str(folder / "results" / "evaluation.json"),
-            "--model_name",
-            Path(recipe.output_dir).name,
-        ]
-        results = run_evaluate.main([str(folder), *dataset, *options, *output])
-        draw_figures(folder, results)
-        write_model_card(load_results(folder / "results"), folder / "README.md")
-    if args.push_to_hub:
-        print(LatentReasoningPipeline.from_pretrained(folder).push_to_hub(args.push_to_hub))
+        recipe = read_section(BaselineRecipe, fields_of(BaselineRecipe, values))
+        run_baseline(recipe, evaluation, command, args)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recipe", type=Path, help="YAML file")
+    parser.add_argument("recipe", type=Path, help="YAML file, or the name of a recipe in a table beside it")
     parser.add_argument("--resume", action="store_true", help="go on from what output_dir holds")
     parser.add_argument("--preset", help="lay a file of the recipe's presets folder over it, such as tiny")
     parser.add_argument("--override", nargs="*", default=[], metavar="section.key=value", help="change the recipe")
     parser.add_argument("--output_dir", help="where everything goes")
     parser.add_argument("--dataset", help="Hub id or JSONL file with the columns prompt, target and answer")
-    parser.add_argument("--task", help="with --dataset: the task whose prompts and answers it holds, if any")
+    parser.add_argument("--task", help="in place of the recipe's; with --dataset: whose prompts and answers it holds")
     parser.add_argument("--report_to", help="any tracker of the Trainer")
-    parser.add_argument("--push_to_hub", metavar="user/name", help="push the pipeline when done")
+    parser.add_argument("--push_to_hub", metavar="user/name", help="push the pipeline or the baseline when done")
     return parser
+
+
+def fields_of(recipe_class: type, values: dict) -> dict:
+    """Return what a recipe of this class reads; a recipe may hold sections for reasoner and baseline at once.
+
+    Raises:
+        ValueError: for a key that neither knows.
+    """
+    known = {*LatentReasoningRecipe.__dataclass_fields__, *BaselineRecipe.__dataclass_fields__}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"The recipe has sections that nothing reads: {unknown}; there are {sorted(known)}.")
+    return {key: value for key, value in values.items() if key in recipe_class.__dataclass_fields__}
+
+
+def run_reasoner(recipe: LatentReasoningRecipe, evaluation: dict, command: str, resume: bool) -> None:
+    """Train all stages; write what they cost, how good the result is, its figures and its card."""
+    pipeline, records = train_recipe(recipe, resume=resume)
+    folder = recipe.folder("pipeline")
+    write_results(folder / "results" / "training.json", training_results(recipe, records, pipeline, command))
+    if recipe.task is None:
+        write_results(folder / "results" / "evaluation.json", plain_evaluation(recipe, pipeline, evaluation, command))
+        return
+    dataset = [] if recipe.dataset is None else ["--dataset", recipe.dataset]
+    arguments = ["--task_arguments", json.dumps(recipe.task_arguments)] if recipe.task_arguments else []
+    options = [item for name, value in evaluation.items() for item in (f"--{name}", str(value))]
+    output = ["--output", str(folder / "results" / "evaluation.json"), "--model_name", Path(recipe.output_dir).name]
+    results = run_evaluate.main([str(folder), *dataset, *arguments, *options, *output])
+    if "answer_accuracy" in results["evaluation"]:
+        curves = measure_curves(recipe, pipeline, evaluation.get("num_inference_steps", 20))
+        write_results(folder / "results" / "curves.json", {**curves, "environment": environment()})
+        draw_figures(folder, {**results, **curves})
+        write_model_card(load_results(folder / "results"), folder / "README.md")
+
+
+def run_baseline(recipe: BaselineRecipe, evaluation: dict, command: str, args: argparse.Namespace) -> None:
+    """Train a baseline and evaluate it on the held-out problems."""
+    model, tokenizer, record = train_baseline(recipe, resume=args.resume)
+    task = recipe.make_task()
+    problems = task.to_dataset("test", evaluation.get("num_problems"))
+    records = record_texts(problems, write_answers(recipe, model, tokenizer, problems["prompt"][:]), task)
+    results = {
+        "system": recipe.system,
+        "task": recipe.task,
+        "task_arguments": recipe.task_arguments,
+        "parameters": {"total": count_parameters(model)},
+        "training": {key: value for key, value in record.items() if key != "log"},
+        "evaluation": {**summarize(records, task), "split": "test", "command": command},
+        "environment": environment(),
+    }
+    write_results(Path(recipe.output_dir) / "results" / "evaluation.json", results)
+    print(json.dumps(results["evaluation"], indent=2))
+    if args.push_to_hub:
+        print(model.push_to_hub(args.push_to_hub), tokenizer.push_to_hub(args.push_to_hub))
 
 
 def training_results(
@@ -85,8 +141,10 @@ def training_results(
         {"name": name, **{key: value for key, value in record.items() if key != "log"}}
         for name, record in records.items()
     ]
-    texts = load_problems(recipe)[1]["target"][:]
-    curve = [reconstruction_accuracy(pipeline.autoencoder, pipeline.tokenizer, texts, noise) for noise in NOISE_LEVELS]
+    heldout = load_problems(recipe)[1]
+    texts, prompts = heldout["target"][:], heldout["prompt"][:]
+    parts = (pipeline.autoencoder, pipeline.tokenizer, texts)
+    curve = [reconstruction_accuracy(*parts, noise, prompts=prompts) for noise in NOISE_LEVELS]
     return {
         "training": {
             "stages": stages,
@@ -102,6 +160,21 @@ def training_results(
     }
 
 
+def measure_curves(recipe: LatentReasoningRecipe, pipeline: LatentReasoningPipeline, num_inference_steps: int) -> dict:
+    """Return the accuracy at each kept checkpoint of the denoiser, and when during sampling the answers are decided."""
+    task = recipe.make_task()
+    problems = task.to_dataset("test", min(FIGURE_PROBLEMS, task.num_problems("test")))
+    own, curve = pipeline.denoiser, []
+    for place in sorted(recipe.folder("denoiser").glob("checkpoint-*"), key=lambda place: int(place.name[11:])):
+        averaged = place / "ema"
+        pipeline.register_modules(denoiser=LatentDiT.from_pretrained(averaged if averaged.is_dir() else place).eval())
+        summary = summarize(evaluate_pipeline(pipeline, problems, num_inference_steps=num_inference_steps), task)
+        point = {key: summary[key] for key in ("answer_accuracy", "standard_error", "num_problems")}
+        curve.append({"training_steps": int(place.name[11:]), "num_inference_steps": num_inference_steps, **point})
+    pipeline.register_modules(denoiser=own)
+    return {"training_curve": curve, "answer_decision": answer_decision(pipeline, problems, num_inference_steps)}
+
+
 def draw_figures(folder: Path, results: dict) -> None:
     """Draw the card's figures from what was measured, and note which there are."""
     (folder / "figures").mkdir(exist_ok=True)
@@ -109,9 +182,18 @@ def draw_figures(folder: Path, results: dict) -> None:
     prompt = get_task(results["task"]).problem("test", 0).prompt
     trajectory = decoding_trajectory(pipeline, prompt)
     plot_decoding_trajectory(trajectory, folder / "figures" / "trajectory.png", prompt)
-    figures = {"What the latents of a held-out problem read as after each step": "figures/trajectory.png"}
-    if "steps_curve" in results:
-        plot_accuracy_against_steps(results["steps_curve"], folder / "figures" / "accuracy_against_steps.png")
+    figures = {"What the estimate of a held-out problem's latents reads as at each step": "figures/trajectory.png"}
+    if results.get("answer_decision"):
+        plot_answer_decision(results["answer_decision"], folder / "figures" / "answer_decision.png")
+        figures["At which step the answers are decided"] = "figures/answer_decision.png"
+    if results.get("training_curve"):
+        place = folder / "figures" / "accuracy_against_training.png"
+        plot_accuracy(
+            results["training_curve"], place, against="training_steps", label="training steps of the denoiser"
+        )
+        figures["Accuracy against training steps"] = "figures/accuracy_against_training.png"
+    if results.get("steps_curve"):
+        plot_accuracy(results["steps_curve"], folder / "figures" / "accuracy_against_steps.png")
         figures["Accuracy against denoising steps"] = "figures/accuracy_against_steps.png"
     write_results(folder / "results" / "figures.json", {"figures": figures})
 

@@ -198,7 +198,12 @@ def summarize(records: list[EvalRecord], task: str | Task, bertscore: dict | Non
             continue
         arguments = bertscore if name == "bertscore" else {"task": reader} if name in REASONING_METRICS else {}
         given = {"predictions": texts["predictions"]} if name == "diversity" else texts
-        summary |= load_metric(name).compute(**given, **arguments)
+        figures = load_metric(name).compute(**given, **arguments)
+        if name == "bertscore":
+            figures = {
+                f"bertscore_{key.removeprefix('mean_')}": figures[key] for key in figures if key.startswith("mean")
+            }
+        summary |= figures
     if "answer_accuracy" not in summary:
         return summary
     accuracy = sum(record.is_correct for record in records) / len(records)

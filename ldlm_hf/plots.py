@@ -16,13 +16,21 @@ INK, MUTED, GOOD, BAD = "#1f2933", "#9aa5b1", "#1b7f4d", "#c2410c"
 COLORS = (GOOD, "#2563eb", BAD, "#7c3aed")
 
 
-def plot_accuracy_against_steps(curve: list[dict], path: str | Path, baseline: dict[str, float] | None = None) -> None:
-    """Draw the accuracy at each number of denoising steps.
+def plot_accuracy(
+    curve: list[dict],
+    path: str | Path,
+    baseline: dict[str, float] | None = None,
+    against: str = "num_inference_steps",
+    label: str = "denoising steps",
+) -> None:
+    """Draw accuracy against denoising steps, training steps or parameters.
 
     Args:
-        curve (`list[dict]`): points with the keys `num_inference_steps`, `answer_accuracy` and `num_problems`.
+        curve (`list[dict]`): points with the keys `answer_accuracy`, `num_problems` and the one it is drawn against.
         path (`str` or `Path`): PNG file to write.
         baseline (`dict[str, float]`, *optional*): further accuracies by name, drawn as lines.
+        against (`str`, *optional*, defaults to `"num_inference_steps"`): key of the horizontal axis.
+        label (`str`, *optional*, defaults to `"denoising steps"`): its name.
 
     Raises:
         ValueError: if there are no points.
@@ -31,14 +39,14 @@ def plot_accuracy_against_steps(curve: list[dict], path: str | Path, baseline: d
         raise ValueError("`curve` has to hold at least one point.")
     figure = _figure(7.0, 4.2, "constrained")
     axes = figure.add_subplot()
-    steps = sorted({point["num_inference_steps"] for point in curve})
+    steps = sorted({point[against] for point in curve})
     names = list(dict.fromkeys(point.get("scheduler", "") for point in curve))
     for name, color in zip(names, cycle(COLORS)):
         points = [point for point in curve if point.get("scheduler", "") == name]
-        points.sort(key=lambda point: point["num_inference_steps"])
+        points.sort(key=lambda point: point[against])
         accuracies = [point["answer_accuracy"] for point in points]
         errors = [math.sqrt(p * (1 - p) / point["num_problems"]) for p, point in zip(accuracies, points, strict=True)]
-        places = [point["num_inference_steps"] for point in points]
+        places = [point[against] for point in points]
         percent = [100 * accuracy for accuracy in accuracies]
         style = {"marker": "o", "color": color, "linewidth": 2, "capsize": 3, "label": name}
         axes.errorbar(places, percent, [100 * error for error in errors], **style)
@@ -50,11 +58,11 @@ def plot_accuracy_against_steps(curve: list[dict], path: str | Path, baseline: d
             name, (steps[-1], 100 * accuracy), xytext=(0, 3), textcoords="offset points", ha="right", color=MUTED
         )
     axes.set_xscale("log")
-    axes.set_xticks(steps, [str(step) for step in steps])
+    axes.set_xticks(steps, [f"{step:,}" for step in steps])
     axes.minorticks_off()
     lowest = min(100 * value for value in [*(point["answer_accuracy"] for point in curve), *(baseline or {}).values()])
     axes.set_ylim(max(0, lowest - 5), 100.5)  # so that differences within the error do not look like effects
-    axes.set_xlabel("denoising steps")
+    axes.set_xlabel(label)
     axes.set_ylabel("answers correct ± standard error [%]")
     axes.set_title(f"Accuracy on {curve[0]['num_problems']:,} held-out problems", color=INK, loc="left")
     axes.spines[["top", "right"]].set_visible(False)

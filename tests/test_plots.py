@@ -4,7 +4,7 @@ import pytest
 
 from ldlm_hf.plots import (
     MAX_ROWS,
-    plot_accuracy_against_steps,
+    plot_accuracy,
     plot_answer_decision,
     plot_decoding_trajectory,
 )
@@ -24,7 +24,7 @@ def test_accuracy_against_steps_is_drawn(tmp_path, accuracies):
     points = [
         {"num_inference_steps": 10**i, "answer_accuracy": p, "num_problems": 500} for i, p in enumerate(accuracies)
     ]
-    plot_accuracy_against_steps(points, tmp_path / "curve.png", {"majority": 0.07})
+    plot_accuracy(points, tmp_path / "curve.png", {"majority": 0.07})
     assert size_of_png(tmp_path / "curve.png")[0] > 800
 
 
@@ -56,7 +56,7 @@ def test_the_decision_of_answers_is_drawn(tmp_path, shares):
 
 def test_nothing_to_draw_is_refused(tmp_path):
     with pytest.raises(ValueError, match="curve"):
-        plot_accuracy_against_steps([], tmp_path / "curve.png")
+        plot_accuracy([], tmp_path / "curve.png")
     with pytest.raises(ValueError, match="trajectory"):
         plot_decoding_trajectory([], tmp_path / "text.png")
     with pytest.raises(ValueError, match="decision"):

@@ -1,5 +1,6 @@
 """The evaluate modules: loaded by path without a Hub, alone and combined, against numbers counted by hand."""
 
+import doctest
 from pathlib import Path
 
 import evaluate
@@ -92,6 +93,14 @@ def test_every_metric_loads_and_says_what_it_takes_and_returns(name):
     metric = load_metric(name)
     assert {"predictions"} <= set(metric.features) <= {"predictions", "references"}
     assert "Returns:" in metric.inputs_description and "Examples:" in metric.inputs_description
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in ("bertscore", "perplexity")])
+def test_examples_are_true(name):
+    # those of the other two need weights
+    example = doctest.DocTestParser().get_doctest(load_metric(name).inputs_description, {}, name, None, 0)
+    results = doctest.DocTestRunner().run(example)
+    assert results.attempted > 0 and results.failed == 0
 
 
 def test_names_of_metrics_are_those_of_the_folders():

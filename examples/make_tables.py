@@ -1,0 +1,80 @@
+"""Every table of the paper anew: published figure, ours over seeds, baselines, chance, as Markdown and JSON.
+
+Called by `run_evaluate.py --suite tables`. The rows that are ours are the plan `recipes/ldlm/tables.yaml`: shipped
+checkpoints are evaluated, everything else is trained first, run by run, and what is there is not repeated; so the suite
+can be broken off and taken up again. A row that was not run says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from run_comparison import run_section  # beside this script
+
+from ldlm_hf.evaluation import baselines_of_chance, environment, write_results
+from ldlm_hf.ldlm.published import PUBLISHED_TABLES, PublishedTable
+from ldlm_hf.tasks import get_task
+from ldlm_hf.training import read_recipe
+
+
+PLAN = Path(__file__).parent / "recipes" / "ldlm" / "tables.yaml"
+
+
+def main(output: Path, names: list[str] | None, command: str, run: bool = True) -> dict:
+    """Make the tables that are asked for; write them to `output` and, as Markdown, beside it.
+
+    Raises:
+        ValueError: for a table that the paper has not.
+    """
+    unknown = sorted(set(names or []) - set(PUBLISHED_TABLES))
+    if unknown:
+        raise ValueError(f"`--tables` has to be among {list(PUBLISHED_TABLES)}, but holds {unknown}.")
+    plan = read_recipe(PLAN)
+    tables = {}
+    for name in names or PUBLISHED_TABLES:
+        ours = run_section(plan, name, command, partial=True, run=run) if name in plan["sections"] else None
+        tables[name] = make_table(PUBLISHED_TABLES[name], ours)
+    results = {"tables": tables, "command": command, "environment": environment()}
+    write_results(output, results)
+    output.with_suffix(".md").write_text(markdown(tables, command))
+    print(output.with_suffix(".md").read_text())
+    return results
+
+
+def make_table(published: PublishedTable, ours: dict | None) -> dict:
+    """Return a table: every published row, with ours of the same name beside it, then our further rows."""
+    measured = {row["name"]: row for row in (ours or {"rows": []})["rows"]}
+    names = list(dict.fromkeys([*published.rows, *measured]))
+    rows = [{"published": published.rows.get(name), **measured.get(name, {"name": name})} for name in names]
+    table = {"title": published.title, "task": published.task, "metric": published.metric, "rows": rows}
+    if published.metric == "answer_accuracy":
+        task = get_task(published.task)
+        table |= baselines_of_chance(*(task.to_dataset(split)["answer"][:] for split in ("train", "test")))
+    return table
+
+
+def markdown(tables: dict, command: str) -> str:
+    """Return the tables as Markdown."""
+    lines = ["# The tables of the paper", "", f"Command: `{command}`"]
+    for name, table in tables.items():
+        number = name.removeprefix("table")
+        lines += ["", f"## Table {number}: {table['title']} (`{table['task']}`, {table['metric']}, %)", ""]
+        lines += ["| system | published | ours ± standard error | seeds | problems | steps x batch | parameters |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        lines += [markdown_row(row) for row in table["rows"]]
+        lines += [
+            f"| {guess} | | {100 * table[guess]:.1f} | | | | |" for guess in ("chance", "majority") if guess in table
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_row(row: dict) -> str:
+    """Return one row of a table."""
+    published = "" if row["published"] is None else f"{row['published']}"
+    if "mean" not in row:
+        missing = "not run" if not row["name"].startswith("GPT") else ""
+        return f"| {row['name']} | {published} | {missing} | | | | |"
+    error = "" if row["standard_error"] is None else f" ± {100 * row['standard_error']:.2f}"
+    steps = f"{max(row['steps']):,} x {row['batch_size']}" if "steps" in row else "as shipped"
+    figures = f"{100 * row['mean']:.2f}{error} | {len(row['accuracies'])} | {row['num_problems']:,} | {steps}"
+    return f"| {row['name']} | {published} | {figures} | {row['parameters']:,} |"

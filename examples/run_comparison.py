@@ -1,6 +1,6 @@
 """Compare trainings over seeds: reasoners, their baselines, and one changed setting at a time.
 
-    python examples/run_comparison.py examples/recipes/ldlm/two_digit_addition_comparison.yaml --section ablations
+    python examples/run_comparison.py examples/recipes/ldlm/ablations.yaml --section study
     python examples/run_comparison.py examples/recipes/ldlm/tables.yaml --section table4 --seeds 0
 
 A plan is a YAML file of sections; a section is a list of rows and what they share. A row trains one system
@@ -88,7 +88,10 @@ def run_section(
     runs = {key: json.loads(path.read_text()) for key, path in paths.items() if path.exists()}
     if len(runs) < len(paths) and not partial:
         return None
-    results = {"rows": collect(every_row, runs), "shared": section, "command": command}
+    results = {"rows": collect(every_row, runs), "seeds": section["seeds"], "command": command}
+    for name_of_figure in ("num_problems", "steps", "batch_size"):  # the same in most rows
+        values = [found.get(name_of_figure) for found in runs.values()]
+        results[name_of_figure] = max((value for value in values if value is not None), default=None)
     place = Path(plan["output_dir"]) / "results" / f"{name}.json"
     write_results(place, {name: results, "environment": environment()})
     return results

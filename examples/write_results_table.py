@@ -1,12 +1,17 @@
 """Write every model card, and the README's results table, from the results that ship with the checkpoints.
 
-python examples/write_results_table.py
+    python examples/run_evaluate.py --suite tables --output model_cards/tables.json
+    python examples/write_results_table.py
+
+Each card gets the table of the paper that its task stands in.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from ldlm_hf.evaluation import write_results
 from ldlm_hf.model_card import load_results, write_model_card
 
 
@@ -17,10 +22,24 @@ END = "<!-- end of results -->"
 
 def main() -> None:
     """Rewrite the cards and the table in place."""
+    hand_out_tables(ROOT / "model_cards")
     for card in shipped(ROOT / "model_cards"):
         write_model_card(load_results(card / "results"), card / "README.md")
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text(), ROOT / "model_cards"))
+
+
+def hand_out_tables(model_cards: Path) -> None:
+    """Write the table of the paper that a checkpoint's task stands in into its results."""
+    if not (model_cards / "tables.json").exists():
+        return
+    results = json.loads((model_cards / "tables.json").read_text())
+    for card in shipped(model_cards):
+        task = load_results(card / "results")["task"]
+        for table in results["tables"].values():
+            if table["task"] == task:
+                table = {**table, "command": results["command"]}
+                write_results(card / "results" / "table.json", {"table": table, "environment": results["environment"]})
 
 
 def shipped(model_cards: Path) -> list[Path]:

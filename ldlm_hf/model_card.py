@@ -9,6 +9,11 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
 * `training` {stages[{name, steps, batch_size, seconds, parameters}], total_seconds, machine, command}; `recipe`
 * `reconstruction` {exact_match, num_texts}; `decodability` [{noise, exact_match}]
 * `steps_curve` [{scheduler, num_inference_steps, answer_accuracy, num_problems}]
+* `table` {title, rows[{name, published, and where measured accuracies, mean, standard_error, parameters, steps,
+  batch_size}], chance, majority, command}
+* `vote_curve` [{num_samples, select, answer_accuracy, exact_match, num_problems}]
+* `training_curve` [{training_steps, answer_accuracy, num_problems}]; `answer_decision` [{timestep, share_final,
+  share_correct, num_problems}]
 * `comparison` {rows[{name, accuracies, mean, standard_error, parameters, seconds}], num_problems, steps, batch_size,
   command}
 * `ablations` {rows[{name, accuracies, mean, standard_error}], seeds, num_problems, steps, batch_size, command}
@@ -111,7 +116,18 @@ def write_model_card(results: dict, path: str | Path) -> None:
 def _with_defaults(results: dict) -> dict:
     keys = (
         *("parameters", "chance", "majority", "split_overlap", "training", "recipe", "reconstruction", "decodability"),
-        *("figures", "steps_curve", "comparison", "ablations", "benchmark", "environments"),
+        *(
+            "table",
+            "vote_curve",
+            "training_curve",
+            "answer_decision",
+            "figures",
+            "steps_curve",
+            "comparison",
+            "ablations",
+            "benchmark",
+            "environments",
+        ),
     )
     return {**dict.fromkeys(keys), **results}
 

@@ -46,7 +46,7 @@ class EvaluationArguments:
     """What to evaluate, on what, and how."""
 
     task: str | None = field(default=None, metadata={"help": "name of the task; by default the one of the pipeline"})
-    task_arguments: str = field(default="{}", metadata={"help": "further arguments of the task, as JSON"})
+    task_arguments: str = field(default="{}", metadata={"help": "with --task: its further arguments, as JSON"})
     split: str = field(default="test", metadata={"help": "which problems", "choices": SPLITS})
     dataset: str | None = field(
         default=None, metadata={"help": "Hub id or JSONL file of problems of the task, in place of its own"}
@@ -100,7 +100,11 @@ def main(arguments: list[str] | None = None) -> dict:
     if args.scheduler is not None:
         pipeline.scheduler = make_sampler(pipeline.scheduler, args.scheduler)
     name = args.task or pipeline.config.task
-    task = get_task(name, **json.loads(args.task_arguments))
+    task = pipeline.task if args.task is None else get_task(name, **json.loads(args.task_arguments))
+    if task is None:
+        raise ValueError(
+            f"The pipeline {rest.model!r} belongs to no task; say with `--task` how its answers are read."
+        )
     problems, training_problems = load_problems(args, task)
 
     started = perf_counter()

@@ -101,10 +101,9 @@ def run_reasoner(recipe: LatentReasoningRecipe, evaluation: dict, command: str, 
         write_results(folder / "results" / "evaluation.json", plain_evaluation(recipe, pipeline, evaluation, command))
         return
     dataset = [] if recipe.dataset is None else ["--dataset", recipe.dataset]
-    arguments = ["--task_arguments", json.dumps(recipe.task_arguments)] if recipe.task_arguments else []
     options = [item for name, value in evaluation.items() for item in (f"--{name}", str(value))]
     output = ["--output", str(folder / "results" / "evaluation.json"), "--model_name", Path(recipe.output_dir).name]
-    results = run_evaluate.main([str(folder), *dataset, *arguments, *options, *output])
+    results = run_evaluate.main([str(folder), *dataset, *options, *output])
     if "answer_accuracy" in results["evaluation"]:
         curves = measure_curves(recipe, pipeline, evaluation.get("num_inference_steps", 20))
         write_results(folder / "results" / "curves.json", {**curves, "environment": environment()})

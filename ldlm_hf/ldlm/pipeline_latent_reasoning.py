@@ -44,6 +44,8 @@ class LatentReasoningPipeline(DiffusionPipeline):
         task (`str`, *optional*): name of the task the pipeline was trained on, as [`get_task`] takes it; it checks prompts and
             reads answers. Without one every text that the tokenizer knows is a prompt, and the answer is the first word.
 
+        task_arguments (`dict`, *optional*): further arguments of the task, such as `{"num_words": 48}`.
+
     Raises:
         ValueError: for an unknown `task`, or parts that do not fit together.
     """
@@ -58,12 +60,13 @@ class LatentReasoningPipeline(DiffusionPipeline):
         scheduler: SchedulerMixin,
         tokenizer: PreTrainedTokenizerBase,
         task: str | None = None,
+        task_arguments: dict | None = None,
     ):
         """Put the parts together, in eval mode."""
         super().__init__()
-        self.task = get_task(task) if task is not None else None
+        self.task = get_task(task, **(task_arguments or {})) if task is not None else None
         self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler, tokenizer=tokenizer)
-        self.register_to_config(task=task)
+        self.register_to_config(task=task, task_arguments=task_arguments)
         if autoencoder is not None and denoiser is not None:
             _check_shapes(autoencoder, denoiser)
             autoencoder.eval(), denoiser.eval()

@@ -140,6 +140,7 @@ def train_recipe(recipe: LatentReasoningRecipe, resume: bool = False) -> tuple[L
         scheduler=make_scheduler(recipe.scheduler),
         tokenizer=AutoTokenizer.from_pretrained(recipe.folder("seq2seq") / "model"),
         task=recipe.task,
+        task_arguments=recipe.task_arguments or None,
     )
     pipeline.save_pretrained(recipe.folder("pipeline"))
     return pipeline, records

@@ -47,6 +47,13 @@ class TestLatentReasoningPipeline(PipelineContract):
         return output.latents
 
 
+def test_the_arguments_of_the_task_are_saved(tmp_path):
+    parts = (tiny_autoencoder(), tiny_denoiser(), tiny_scheduler(), tiny_tokenizer())
+    arguments = {"answer_position": "last"}
+    LatentReasoningPipeline(*parts, task="addition", task_arguments=arguments).save_pretrained(tmp_path)
+    assert LatentReasoningPipeline.from_pretrained(tmp_path).task.parse_answer("8+2 10") == "10"
+
+
 @pytest.mark.parametrize("scheduler_class", SCHEDULERS)
 @pytest.mark.parametrize("learned_variance", [False, True])
 def test_one_loop_serves_every_scheduler(scheduler_class, learned_variance):

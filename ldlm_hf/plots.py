@@ -22,6 +22,7 @@ def plot_accuracy(
     baseline: dict[str, float] | None = None,
     against: str = "num_inference_steps",
     label: str = "denoising steps",
+    logarithmic: bool = True,
 ) -> None:
     """Draw accuracy against denoising steps, training steps or parameters.
 
@@ -31,6 +32,7 @@ def plot_accuracy(
         baseline (`dict[str, float]`, *optional*): further accuracies by name, drawn as lines.
         against (`str`, *optional*, defaults to `"num_inference_steps"`): key of the horizontal axis.
         label (`str`, *optional*, defaults to `"denoising steps"`): its name.
+        logarithmic (`bool`, *optional*, defaults to `True`): scale of that axis.
 
     Raises:
         ValueError: if there are no points.
@@ -57,11 +59,11 @@ def plot_accuracy(
         axes.annotate(
             name, (steps[-1], 100 * accuracy), xytext=(0, 3), textcoords="offset points", ha="right", color=MUTED
         )
-    axes.set_xscale("log")
+    axes.set_xscale("log" if logarithmic else "linear")
     axes.set_xticks(steps, [f"{step:,}" for step in steps])
     axes.minorticks_off()
     lowest = min(100 * value for value in [*(point["answer_accuracy"] for point in curve), *(baseline or {}).values()])
-    axes.set_ylim(max(0, lowest - 5), 100.5)  # so that differences within the error do not look like effects
+    axes.set_ylim(max(0, lowest - 5), 101)  # so that differences within the error do not look like effects
     axes.set_xlabel(label)
     axes.set_ylabel("answers correct ± standard error [%]")
     axes.set_title(f"Accuracy on {curve[0]['num_problems']:,} held-out problems", color=INK, loc="left")

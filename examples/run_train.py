@@ -187,9 +187,8 @@ def draw_figures(folder: Path, results: dict) -> None:
         figures["At which step the answers are decided"] = "figures/answer_decision.png"
     if results.get("training_curve"):
         place = folder / "figures" / "accuracy_against_training.png"
-        plot_accuracy(
-            results["training_curve"], place, against="training_steps", label="training steps of the denoiser"
-        )
+        axis = {"against": "training_steps", "label": "training steps of the denoiser", "logarithmic": False}
+        plot_accuracy(results["training_curve"], place, **axis)
         figures["Accuracy against training steps"] = "figures/accuracy_against_training.png"
     if results.get("steps_curve"):
         plot_accuracy(results["steps_curve"], folder / "figures" / "accuracy_against_steps.png")

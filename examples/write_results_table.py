@@ -3,7 +3,8 @@
     python examples/run_evaluate.py --suite tables --output model_cards/tables.json
     python examples/write_results_table.py
 
-Each card gets the table of the paper that its task stands in.
+Each card gets the table of the paper that its task stands in; `ABLATIONS.md` beside the card of `ldlm-addition` is written
+from the sections of `run_comparison.py ablations.yaml` in the folder `ablations` there.
 """
 
 from __future__ import annotations
@@ -11,11 +12,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from jinja2 import Environment, StrictUndefined
+
 from ldlm_hf.evaluation import write_results
-from ldlm_hf.model_card import load_results, write_model_card
+from ldlm_hf.model_card import load_results, percent, write_model_card
 
 
 ROOT = Path(__file__).parents[1]
+TEMPLATE = Path(__file__).parent / "ablations_template.md"
+TITLES = {  # sections of `recipes/ldlm/ablations.yaml` beside the study itself
+    "size": "Width of the denoiser",
+    "training_set": "Size of the training set",
+    "autoencoder": "Autoencoder, chain and tokens, every stage trained anew",
+}
 START = "<!-- results: written by examples/write_results_table.py, do not edit -->"
 END = "<!-- end of results -->"
 
@@ -25,6 +34,9 @@ def main() -> None:
     hand_out_tables(ROOT / "model_cards")
     for card in shipped(ROOT / "model_cards"):
         write_model_card(load_results(card / "results"), card / "README.md")
+    study = ROOT / "model_cards" / "ldlm-addition"
+    if (study / "ablations").is_dir():
+        (study / "ABLATIONS.md").write_text(ablations(study / "ablations", ROOT / "model_cards" / "tables.json"))
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text(), ROOT / "model_cards"))
 
@@ -52,6 +64,17 @@ def with_table(readme: str, model_cards: Path) -> str:
     before, rest = readme.split(START)
     after = rest.split(END)[1]
     return f"{before}{START}\n{results_table(model_cards)}\n{END}{after}"
+
+
+def ablations(folder: Path, tables: Path) -> str:
+    """Return the study of single settings as Markdown, from its sections and the tables of the paper."""
+    sections = {path.stem: json.loads(path.read_text())[path.stem] for path in sorted(folder.glob("*.json"))}
+    rows = {row["name"]: row for section in sections.values() for row in section["rows"]}
+    measured = json.loads(tables.read_text())["tables"] if tables.exists() else {}
+    template = Environment(trim_blocks=False, undefined=StrictUndefined).from_string(TEMPLATE.read_text())
+    return (
+        template.render(sections=sections, rows=rows, tables=measured, percent=percent, titles=TITLES).rstrip() + "\n"
+    )
 
 
 def results_table(model_cards: Path) -> str:

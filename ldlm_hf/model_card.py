@@ -104,7 +104,7 @@ def render_model_card(results: dict) -> ModelCard:
         "published": published_of(results["task"]),
     }
     return ModelCard.from_template(
-        data, template_str=template, paper=PAPER, percent=_percent, **about_task, **_with_defaults(results)
+        data, template_str=template, paper=PAPER, percent=percent, **about_task, **_with_defaults(results)
     )
 
 
@@ -132,9 +132,9 @@ def _with_defaults(results: dict) -> dict:
     return {**dict.fromkeys(keys), **results}
 
 
-def _percent(value: float, digits: int = 1) -> str:
+def percent(value: float, digits: int = 1) -> str:
     """Write a share as a percentage; one that is not quite 100 % is never rounded up to it."""
     text = f"{100 * value:.{digits}f}"
     if value < 1 and float(text) == 100:
-        return _percent(value, digits + 1)
+        return percent(value, digits + 1)
     return f"{text} %"

@@ -163,6 +163,44 @@ def plot_answer_decision(decision: list[dict], path: str | Path, chance: float |
     figure.savefig(path, dpi=150)
 
 
+def plot_cost_model(points: list[dict], path: str | Path) -> None:
+    """Draw the time of training steps and of sampling against what it depends on: measured, and by the cost model.
+
+    Args:
+        points (`list[dict]`): with the keys `what` (`"training"` or `"sampling"`), `vary` (what changes: `"latents"`,
+            `"layers"`, `"batch"` or `"steps"`), `value` of it, `seconds` and `predicted_seconds`.
+        path (`str` or `Path`): PNG file to write.
+
+    Raises:
+        ValueError: if there are no points.
+    """
+    if not points:
+        raise ValueError("`points` has to hold at least one point.")
+    panels = {"latents": "latents", "layers": "layers", "batch": "batch size", "steps": "denoising steps"}
+    figure = _figure(10.0, 3.4, "constrained")
+    shown = [name for name in panels if any(point["vary"] == name for point in points)]
+    for axes, name in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
+        values = sorted({point["value"] for point in points if point["vary"] == name})
+        for what, label, color in (("training", "a training step", GOOD), ("sampling", "sampling", COLORS[1])):
+            line = sorted((p for p in points if (p["vary"], p["what"]) == (name, what)), key=lambda p: p["value"])
+            places = [point["value"] for point in line]
+            if line:
+                axes.plot(places, [p["predicted_seconds"] for p in line], color=color, label=f"{label}, model")
+                axes.plot(places, [p["seconds"] for p in line], "o", color=color, label=f"{label}, measured")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks(values, [str(value) for value in values])
+        axes.tick_params(axis="x", which="minor", bottom=False)
+        axes.set_xlabel(panels[name])
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=MUTED, alpha=0.25)
+    figure.axes[0].set_ylabel("seconds")
+    handles = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles, frameon=False, loc="outside lower center", ncols=len(handles))
+    figure.suptitle("What a pass costs: operations at one rate, and an overhead for each layer", color=INK)
+    figure.savefig(path, dpi=150)
+
+
 def _figure(width: float, height: float, layout: str | None) -> Figure:
     from matplotlib.figure import Figure  # an extra; drawn without a display
 

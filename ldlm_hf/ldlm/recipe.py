@@ -22,6 +22,7 @@ from .trainer_infilling import InfillingTrainer, InfillingTrainingArguments
 from .transformer_latent_dit import LatentDiT
 
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SCHEDULER = {  # the paper's diffusion (§3.2); the stock defaults clip samples and never start at T
     "num_train_timesteps": 1000,
     "beta_schedule": "squaredcos_cap_v2",
@@ -53,6 +54,8 @@ class LatentReasoningRecipe:
         denoiser (`dict`, *optional*): arguments of [`LatentDiT`].
         denoiser_training (`dict`, *optional*): fields of [`DenoiserTrainingArguments`].
         scheduler (`dict`, *optional*): what differs from the paper's `DDPMScheduler`.
+        stored_dtype (`str`, *optional*, defaults to `"float32"`): in which the pipeline's denoiser is stored; `"float16"`
+            halves its file. It loads in float32 in any case, unless told otherwise.
         report_to (`str`, *optional*, defaults to `"none"`): any tracker of the Trainer, for all stages.
 
     Raises:
@@ -73,10 +76,13 @@ class LatentReasoningRecipe:
     denoiser: dict = field(default_factory=dict)
     denoiser_training: dict = field(default_factory=dict)
     scheduler: dict = field(default_factory=dict)
+    stored_dtype: str = "float32"
     report_to: str = "none"
 
     def __post_init__(self):
         """Check what can be checked before hours of training."""
+        if self.stored_dtype not in DTYPES:
+            raise ValueError(f"`stored_dtype` has to be one of {sorted(DTYPES)}, but is {self.stored_dtype!r}.")
         if self.task is None and self.dataset is None:
             raise ValueError("A recipe needs a `task` or a `dataset`.")
         if self.task is not None:
@@ -142,7 +148,9 @@ def train_recipe(recipe: LatentReasoningRecipe, resume: bool = False) -> tuple[L
         task=recipe.task,
         task_arguments=recipe.task_arguments or None,
     )
+    pipeline.denoiser.to(DTYPES[recipe.stored_dtype])
     pipeline.save_pretrained(recipe.folder("pipeline"))
+    pipeline.denoiser.float()  # rounded, as it will be when it is loaded
     return pipeline, records
 
 

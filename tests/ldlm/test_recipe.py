@@ -50,6 +50,19 @@ def test_a_data_set_of_ones_own_becomes_a_pipeline_that_loads(tmp_path):
     assert [records[stage]["steps"] for stage in ("seq2seq", "autoencoder", "denoiser")] == [3, 3, 3]
 
 
+def test_a_denoiser_stored_in_half_precision_is_what_was_returned(tmp_path):
+    pipeline, _ = train_recipe(recipe(tmp_path, stored_dtype="float16"))
+    folder = tmp_path / "run" / "pipeline"
+    loaded = LatentReasoningPipeline.from_pretrained(folder)
+    for one, other in zip(pipeline.denoiser.parameters(), loaded.denoiser.parameters(), strict=True):
+        assert one.dtype == other.dtype == torch.float32
+        assert torch.equal(one, other)
+    stored = folder / "denoiser" / "diffusion_pytorch_model.safetensors"
+    assert stored.stat().st_size < 3 * sum(parameter.numel() for parameter in pipeline.denoiser.parameters())
+    with pytest.raises(ValueError, match="stored_dtype"):
+        recipe(tmp_path, stored_dtype="int8")
+
+
 def test_finished_stages_are_read_back(tmp_path):
     plan = recipe(tmp_path)
     first, records = train_recipe(plan)

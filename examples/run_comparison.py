@@ -41,9 +41,6 @@ from ldlm_hf.tasks import Task, get_task
 from ldlm_hf.training import merge_recipes, read_recipe, read_section
 
 
-SCORES = ("answer_accuracy", "exact_match", "invalid_rate")
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run what is missing of a section, and write it down if it is whole."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -110,7 +107,7 @@ def run_row(row: dict, seed: int, folder: Path) -> dict:
         problems = task.to_dataset("test", row.get("num_problems"))
         records = record_texts(problems, write_answers(recipe, model, tokenizer, problems["prompt"][:]), task)
         results = {"parameters": count_parameters(model), **without_log(record)}
-        return {**results, **scores(records, task), "seconds": round(perf_counter() - started, 1), "seed": seed}
+        return {**results, **scores(records, task, row), "seconds": round(perf_counter() - started, 1), "seed": seed}
     if system == "recipe":
         pipeline, stages = train_recipe(read_section(LatentReasoningRecipe, recipe_values(row, seed, folder)))
         record = stages["denoiser"]
@@ -155,19 +152,19 @@ def sample(pipeline: LatentReasoningPipeline, row: dict, task: Task, seed: int, 
     records = evaluate_pipeline(pipeline, problems, seed=seed, **settings)
     pipeline.scheduler = own
     seconds = round(perf_counter() - started, 1)
-    return {"sampling": {**sampler, **settings}, **scores(records, task), "sampling_seconds": seconds}
+    return {"sampling": {**sampler, **settings}, **scores(records, task, row), "sampling_seconds": seconds}
 
 
-def scores(records: list, task: Task) -> dict:
-    """Return the figures of a run that are compared."""
-    summary = summarize(records, task)
-    return {**{name: summary[name] for name in SCORES if name in summary}, "num_problems": summary["num_problems"]}
+def scores(records: list, task: Task, row: dict) -> dict:
+    """Return the figures of a run, without its accuracy by kind of problem."""
+    summary = summarize(records, task, row.get("bertscore"))
+    return {name: value for name, value in summary.items() if not isinstance(value, list)}
 
 
 def recipe_values(row: dict, seed: int, folder: Path) -> dict:
     """Return the recipe of a row that trains all stages."""
     changes = {key: value for key, value in row.items() if key in LatentReasoningRecipe.__dataclass_fields__}
-    values = read_recipe(Path(row["recipe"]))
+    values = read_recipe(Path(row["recipe"]), preset=row.get("preset"))
     values.pop("evaluation", None)
     return {**merge_recipes(values, changes), "output_dir": str(folder), "seed": seed}
 
@@ -184,16 +181,17 @@ def collect(rows: list[dict], runs: dict[tuple[int, int], dict]) -> list[dict]:
         results = [runs[number, seed] for seed in row["seeds"] if (number, seed) in runs]
         if not results:
             continue
-        lines.append({**line(row["name"], results), **{key: row[key] for key in ("published",) if key in row}})
+        metric = row.get("metric", "answer_accuracy")
+        lines.append(line(row["name"], results, metric))
         for place, variant in enumerate(row.get("variants", [])):
             name = f"{row['name']}; " + ", ".join(f"{key} {value}" for key, value in variant.items())
-            lines.append(line(name, [{**result, **result["variants"][place]} for result in results]))
+            lines.append(line(name, [{**result, **result["variants"][place]} for result in results], metric))
     return lines
 
 
-def line(name: str, results: list[dict]) -> dict:
-    """Return the accuracies of the seeds, their mean and standard error, and what the trainings cost."""
-    accuracies = [result["answer_accuracy"] for result in results]
+def line(name: str, results: list[dict], metric: str) -> dict:
+    """Return the metric of each seed, its mean and standard error, and what the trainings cost."""
+    accuracies = [result[metric] for result in results]
     mean, error = mean_and_standard_error(accuracies)
     figures = {key: results[0][key] for key in ("parameters", "num_problems", "batch_size") if key in results[0]}
     figures |= {"steps": [result["steps"] for result in results]} if "steps" in results[0] else {}

@@ -84,13 +84,15 @@ def main(arguments: list[str] | None = None) -> dict:
         "--suite", choices=("tables",), help="make every table of the paper, in place of one evaluation"
     )
     parser.add_argument("--tables", nargs="*", help="with --suite: only these, such as table1 table4")
+    parser.add_argument("--no_run", action="store_true", help="with --suite: write down what is there, run nothing")
+    parser.add_argument("--text", help="with --suite: file, folder or Hub id of the texts; C4 by default")
     args, rest = parser.parse_args_into_dataclasses(arguments)
     if rest.suite is not None:
         import make_tables  # beside this script
 
-        return make_tables.main(
-            args.output, rest.tables, shlex.join(["python", "examples/run_evaluate.py", *arguments])
-        )
+        command = shlex.join(["python", "examples/run_evaluate.py", *arguments])
+        options = {"run": not rest.no_run, "text": rest.text, "bertscore": bertscore_arguments(args)}
+        return make_tables.main(args.output, rest.tables, command, **options)
     if rest.model is None:
         parser.error("give a folder or Hub id of a saved pipeline, or --suite tables")
     counts, names = read_curve(args)  # before anything costly

@@ -76,10 +76,12 @@ def main(arguments: list[str] | None = None) -> None:
         "compiled": args.compile,
         "rounds": args.rounds,
         "rows": rows,
-        "cost": measure_cost(args) if args.figure is not None else None,
+        "cost": None,
         "command": " ".join([*(f"{name}={value}" for name, value in settings.items()), command]),
     }
     if args.figure is not None:
+        place = os.path.relpath(args.figure, args.output.parent.parent)  # seen from the card
+        results["cost"] = {**measure_cost(args), "figure": place}
         args.figure.parent.mkdir(parents=True, exist_ok=True)
         plot_cost_model(results["cost"]["points"], args.figure)
     write_results(args.output, {"paper_size": results, "environment": environment()})

@@ -130,7 +130,35 @@ SECTIONS = {
         ],
         "command": "python examples/run_benchmark.py",
     },
-    "environments": {name: environment() for name in ("evaluation", "benchmark")},
+    "paper_size": {
+        "hidden_size": 768,
+        "batch_size": 128,
+        "clock": "processor",
+        "compiled": False,
+        "rows": [
+            {
+                "conditioning": conditioning,
+                "num_layers": depth,
+                "mode": mode,
+                "precision": "float32",
+                "samples_per_second": 12.34,
+                "share_of_matrix_rate": 0.871,
+            }
+            for conditioning in ("in_context", "adaln_zero")
+            for depth in (6, 12)
+            for mode in ("training", "sampling")
+        ],
+        "cost": {
+            "precision": "float32",
+            **dict.fromkeys(
+                ("training", "sampling"),
+                {"gflops": 87.65, "seconds_per_layer": 0.0123, "median_error": 0.031, "largest_error": 0.172},
+            ),
+            "figure": "figures/cost_model.png",
+        },
+        "command": "python examples/run_paper_size.py",
+    },
+    "environments": {name: environment() for name in ("evaluation", "benchmark", "paper_size")},
 }
 HEADINGS = {  # section of the results → what the card then says
     "parameters": "parameters\n",
@@ -145,7 +173,8 @@ HEADINGS = {  # section of the results → what the card then says
     "vote_curve": "### Voting",
     "answer_decision": "### When the answer is decided",
     "ablations": "### What differs from the paper",
-    "benchmark": "### Speed",
+    "benchmark": "### Speed\n",
+    "paper_size": "### Speed at the paper's size",
 }
 
 

@@ -6,6 +6,7 @@ from ldlm_hf.plots import (
     MAX_ROWS,
     plot_accuracy,
     plot_answer_decision,
+    plot_cost_model,
     plot_decoding_trajectory,
 )
 
@@ -54,6 +55,19 @@ def test_the_decision_of_answers_is_drawn(tmp_path, shares):
     assert size_of_png(tmp_path / "decision.png")[0] > 800
 
 
+@pytest.mark.parametrize("panels", [["batch"], ["latents", "layers", "batch", "steps"]])
+def test_the_cost_model_is_drawn(tmp_path, panels):
+    points = [
+        {"what": what, "vary": vary, "value": value, "seconds": 0.1 * value, "predicted_seconds": 0.12 * value}
+        for what in ("training", "sampling")
+        for vary in panels
+        for value in (1, 4, 16)
+        if (what, vary) != ("training", "steps")
+    ]
+    plot_cost_model(points, tmp_path / "cost.png")
+    assert size_of_png(tmp_path / "cost.png")[0] > 800
+
+
 def test_nothing_to_draw_is_refused(tmp_path):
     with pytest.raises(ValueError, match="curve"):
         plot_accuracy([], tmp_path / "curve.png")
@@ -61,4 +75,6 @@ def test_nothing_to_draw_is_refused(tmp_path):
         plot_decoding_trajectory([], tmp_path / "text.png")
     with pytest.raises(ValueError, match="decision"):
         plot_answer_decision([], tmp_path / "decision.png")
+    with pytest.raises(ValueError, match="points"):
+        plot_cost_model([], tmp_path / "cost.png")
     assert not list(tmp_path.iterdir())

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ldlm_hf import LatentDiT
 from tests.tiny import LATENT_DIM, LATENT_LENGTH, tiny_denoiser
@@ -15,6 +17,19 @@ def inputs(batch: int = 3):
     generator = torch.Generator().manual_seed(1)
     xt, condition = (torch.randn(batch, LATENT_LENGTH, LATENT_DIM, generator=generator) for _ in range(2))
     return xt, torch.arange(batch) * 300, condition
+
+
+class RecordedDtypes(TorchDispatchMode):
+    """Records the data types that attention is computed in."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "scaled_dot_product" in str(function):
+            self.dtypes |= {argument.dtype for argument in args[:3]}
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
@@ -150,6 +165,38 @@ def test_bfloat16_stays_close_to_float32():
     actual = model.to(torch.bfloat16)(*inputs()).sample
     assert actual.dtype == torch.bfloat16
     torch.testing.assert_close(actual.float(), expected, atol=0.05, rtol=0.1)
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_attention_is_that_of_diffusers(conditioning):
+    model = tiny_denoiser(conditioning=conditioning)
+    own = model(*inputs()).sample
+    model.set_attn_processor(AttnProcessor2_0())
+    torch.testing.assert_close(own, model(*inputs()).sample)
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_autocast_stays_close_to_float32_and_trains_float32_weights(conditioning):
+    model = tiny_denoiser(conditioning=conditioning)
+    expected = model(*inputs()).sample
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = model(*inputs()).sample
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual.float(), expected, atol=0.05, rtol=0.1)
+    actual.float().square().mean().backward()
+    assert {p.grad.dtype for p in model.blocks.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_attention_is_computed_in_float32_on_a_cpu(dtype):
+    model = tiny_denoiser().to(dtype)
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32),
+        RecordedDtypes() as recorded,
+        torch.no_grad(),
+    ):
+        model(*inputs())
+    assert recorded.dtypes == {torch.float32}
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)

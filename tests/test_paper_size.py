@@ -1,0 +1,31 @@
+"""The benchmark at the paper's size: it runs at a small one, and writes what the card shows."""
+
+import json
+
+import pytest
+import run_paper_size
+import torch
+
+
+@pytest.mark.parametrize("conditioning", ["in_context", "cross_attention", "adaln_zero"])
+def test_every_mode_and_precision_is_measured_and_written(tmp_path, conditioning):
+    sizes = ["--depths", "1", "--hidden_size", "64", "--batch_size", "2", "--rounds", "1", "--device", "cpu"]
+    path = tmp_path / "paper_size.json"
+    run_paper_size.main(["--output", str(path), "--conditionings", conditioning, *sizes])
+    results = json.loads(path.read_text())
+    rows = results["paper_size"]["rows"]
+    wanted = {(mode, name) for mode, names in run_paper_size.PRECISIONS.items() for name in names}
+    assert {(row["mode"], row["precision"]) for row in rows} == wanted
+    assert all(row["share_of_matrix_rate"] > 0 for row in rows)
+    assert results["paper_size"]["cost"] is None
+    assert f"--conditionings {conditioning}" in results["paper_size"]["command"]
+
+
+@pytest.mark.parametrize(("mode", "times"), [("sampling", 1), ("training", 3)])
+def test_the_products_beside_a_step_are_those_of_a_block(mode, times):
+    args = run_paper_size.argparse.Namespace(hidden_size=64, device="cpu")
+    multiply, flops = run_paper_size.make_products(args, 32, "bfloat16", mode)
+    assert flops == times * 2 * 32 * 12 * 64**2
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        multiply()
+    assert counter.get_total_flops() == flops

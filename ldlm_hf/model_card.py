@@ -19,6 +19,8 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
 * `ablations` {rows[{name, accuracies, mean, standard_error}], seeds, num_problems, steps, batch_size, command}
 * `figures` {title: path}
 * `benchmark` {training, sampling[...], matrix_rate_gflops, command}
+* `paper_size` {rows[{conditioning, num_layers, mode, precision, samples_per_second, share_of_matrix_rate}], hidden_size,
+  batch_size, clock, compiled, cost{training, sampling, figure} or none, command}
 """
 
 from __future__ import annotations
@@ -126,6 +128,7 @@ def _with_defaults(results: dict) -> dict:
             "comparison",
             "ablations",
             "benchmark",
+            "paper_size",
             "environments",
         ),
     )

@@ -195,7 +195,11 @@ def plot_cost_model(points: list[dict], path: str | Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color=MUTED, alpha=0.25)
     figure.axes[0].set_ylabel("seconds")
-    handles = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels())}
+    lines, labels = figure.axes[-1].get_legend_handles_labels()
+    handles = dict(zip(labels, lines, strict=True))
+    for axes in figure.axes[:-1]:
+        lines, labels = axes.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
     figure.legend(handles.values(), handles, frameon=False, loc="outside lower center", ncols=len(handles))
     figure.suptitle("What a pass costs: operations at one rate, and an overhead for each layer", color=INK)
     figure.savefig(path, dpi=150)

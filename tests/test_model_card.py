@@ -277,7 +277,7 @@ def test_a_figure_that_is_missing_is_not_left_blank():
 
 def test_results_are_merged_file_by_file(full, tmp_path):
     environments = full.pop("environments")
-    for name in ("evaluation", "benchmark"):
+    for name in ("evaluation", "benchmark", "paper_size"):
         write_results(tmp_path / f"{name}.json", {name: full.pop(name), "environment": environments[name]})
     write_results(tmp_path / "training.json", full)
     assert load_results(tmp_path) == {**MINIMAL, **SECTIONS}

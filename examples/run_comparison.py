@@ -48,12 +48,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--section", default="comparison", help="which section of the plan")
     parser.add_argument("--seeds", type=int, nargs="*", help="run only these")
     parser.add_argument("--rows", type=int, nargs="*", help="run only these, counted from 0")
+    parser.add_argument("--no_run", action="store_true", help="write down what is there, run nothing")
     parser.add_argument("--override", nargs="*", default=[], metavar="section.key=value")
     args = parser.parse_args(arguments)
     plan = read_recipe(args.plan, args.override)
     shown = [str(args.plan), "--section", args.section, *(["--override", *args.override] if args.override else [])]
     command = shlex.join(["python", "examples/run_comparison.py", *shown])
-    results = run_section(plan, args.section, command, args.rows, args.seeds)
+    options = {"partial": args.no_run, "run": not args.no_run}
+    results = run_section(plan, args.section, command, args.rows, args.seeds, **options)
     if results is not None:
         print(json.dumps(results, indent=2))
 

@@ -78,6 +78,45 @@ class EvaluationArguments:
 def main(arguments: list[str] | None = None) -> dict:
     """Evaluate what the command line names; write, print and return the results."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser()
+    args, rest = parser.parse_args_into_dataclasses(arguments)
+    command = shlex.join(["python", "examples/run_evaluate.py", *arguments])
+    if rest.suite is not None:
+        import make_tables  # beside this script
+
+        options = {"run": not rest.no_run, "text": rest.text, "bertscore": bertscore_arguments(args)}
+        return make_tables.main(args.output, rest.tables, command, **options)
+    if rest.model is None:
+        parser.error("give a folder or Hub id of a saved pipeline, or --suite tables")
+    curve, votes = read_curve(args), read_numbers("vote_curve", args.vote_curve)  # before anything costly
+
+    pipeline = LatentReasoningPipeline.from_pretrained(rest.model, dtype=DTYPES[args.dtype]).to(args.device)
+    if args.scheduler is not None:
+        pipeline.scheduler = make_sampler(pipeline.scheduler, args.scheduler)
+    task = pipeline.task if args.task is None else get_task(args.task, **json.loads(args.task_arguments))
+    if task is None:
+        raise ValueError(
+            f"The pipeline {rest.model!r} belongs to no task; say with `--task` how its answers are read."
+        )
+    problems, training_problems = load_problems(args, task)
+    results, records = evaluate(pipeline, problems, args, task)
+    results["model_name"] = args.model_name or Path(rest.model).name
+    results["evaluation"]["command"] = command
+    if curve[0]:
+        results["steps_curve"] = measure_curve(pipeline, problems, args, task, *curve)
+    if votes:
+        results["vote_curve"] = measure_votes(pipeline, problems, args, task, votes)
+    if training_problems is not None and "answer_accuracy" in results["evaluation"]:
+        results |= baselines_of_chance(training_problems["answer"][:], problems["answer"][:])
+        results["split_overlap"] = split_overlap(training_problems, problems)
+    results["environment"] = environment()
+    write_results(args.output, results)
+    print_results(results, records)
+    return results
+
+
+def make_parser() -> HfArgumentParser:
+    """Return the parser of the command line."""
     parser = HfArgumentParser(EvaluationArguments, description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", help="folder or Hub id of a saved pipeline")
     parser.add_argument(
@@ -86,36 +125,19 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--tables", nargs="*", help="with --suite: only these, such as table1 table4")
     parser.add_argument("--no_run", action="store_true", help="with --suite: write down what is there, run nothing")
     parser.add_argument("--text", help="with --suite: file, folder or Hub id of the texts; C4 by default")
-    args, rest = parser.parse_args_into_dataclasses(arguments)
-    if rest.suite is not None:
-        import make_tables  # beside this script
+    return parser
 
-        command = shlex.join(["python", "examples/run_evaluate.py", *arguments])
-        options = {"run": not rest.no_run, "text": rest.text, "bertscore": bertscore_arguments(args)}
-        return make_tables.main(args.output, rest.tables, command, **options)
-    if rest.model is None:
-        parser.error("give a folder or Hub id of a saved pipeline, or --suite tables")
-    counts, names = read_curve(args)  # before anything costly
-    votes = read_numbers("vote_curve", args.vote_curve)
 
-    pipeline = LatentReasoningPipeline.from_pretrained(rest.model, dtype=DTYPES[args.dtype]).to(args.device)
-    if args.scheduler is not None:
-        pipeline.scheduler = make_sampler(pipeline.scheduler, args.scheduler)
-    name = args.task or pipeline.config.task
-    task = pipeline.task if args.task is None else get_task(name, **json.loads(args.task_arguments))
-    if task is None:
-        raise ValueError(
-            f"The pipeline {rest.model!r} belongs to no task; say with `--task` how its answers are read."
-        )
-    problems, training_problems = load_problems(args, task)
-
+def evaluate(
+    pipeline: LatentReasoningPipeline, problems: Dataset, args: EvaluationArguments, task: Task
+) -> tuple[dict, list[EvalRecord]]:
+    """Answer the problems; return the main results and the records they were counted from."""
     started = perf_counter()
     records = run(pipeline, problems, args, args.num_inference_steps)
     seconds = perf_counter() - started
     sizes = {name: count_parameters(pipeline.components[name]) for name in ("autoencoder", "denoiser")}
     results = {
-        "model_name": args.model_name or Path(rest.model).name,
-        "task": name,
+        "task": args.task or pipeline.config.task,
         "parameters": {**sizes, "total": sum(sizes.values())},
         "evaluation": {
             **summarize(records, task, bertscore_arguments(args)),
@@ -127,20 +149,9 @@ def main(arguments: list[str] | None = None) -> dict:
             "dtype": args.dtype,
             "split": args.split if args.dataset is None else args.dataset,
             "seconds": round(seconds, 2),
-            "command": shlex.join(["python", "examples/run_evaluate.py", *arguments]),
         },
     }
-    if counts:
-        results["steps_curve"] = measure_curve(pipeline, problems, args, task, counts, names)
-    if votes:
-        results["vote_curve"] = measure_votes(pipeline, problems, args, task, votes)
-    if training_problems is not None and "answer_accuracy" in results["evaluation"]:
-        results |= baselines_of_chance(training_problems["answer"][:], problems["answer"][:])
-        results["split_overlap"] = split_overlap(training_problems, problems)
-    results["environment"] = environment()
-    write_results(args.output, results)
-    print_results(results, records)
-    return results
+    return results, records
 
 
 def read_curve(args: EvaluationArguments) -> tuple[list[int], list[str]]:

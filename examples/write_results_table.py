@@ -1,10 +1,10 @@
 """Write every model card, and the README's results table, from the results that ship with the checkpoints.
 
-    python examples/run_evaluate.py --suite tables --output model_cards/tables.json
+    python examples/run_evaluate.py --suite tables --output results/tables.json
     python examples/write_results_table.py
 
 Each card gets the table of the paper that its task stands in; `ABLATIONS.md` beside the card of `ldlm-addition` is written
-from the sections of `run_comparison.py ablations.yaml` in the folder `ablations` there.
+from what `run_comparison.py` wrote for the plan `ablations.yaml` in `results/ablations/results/`.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ END = "<!-- end of results -->"
 
 def main() -> None:
     """Rewrite the cards and the table in place."""
-    hand_out_tables(ROOT / "model_cards")
+    hand_out_tables(ROOT / "results" / "tables.json", ROOT / "model_cards")
     for card in shipped(ROOT / "model_cards"):
         write_model_card(load_results(card / "results"), card / "README.md")
-    study = ROOT / "model_cards" / "ldlm-addition"
-    if (study / "ablations").is_dir():
-        (study / "ABLATIONS.md").write_text(ablations(study / "ablations", ROOT / "model_cards" / "tables.json"))
+    study = ROOT / "results" / "ablations" / "results"
+    if study.is_dir():
+        place = ROOT / "model_cards" / "ldlm-addition" / "ABLATIONS.md"
+        place.write_text(ablations(study, ROOT / "results" / "tables.json"))
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text(), ROOT / "model_cards"))
 
 
-def hand_out_tables(model_cards: Path) -> None:
+def hand_out_tables(tables: Path, model_cards: Path) -> None:
     """Write the table of the paper that a checkpoint's task stands in into its results."""
-    if not (model_cards / "tables.json").exists():
+    if not tables.exists():
         return
-    results = json.loads((model_cards / "tables.json").read_text())
+    results = json.loads(tables.read_text())
     for card in shipped(model_cards):
         task = load_results(card / "results")["task"]
         for table in results["tables"].values():

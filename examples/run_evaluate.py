@@ -271,6 +271,8 @@ def print_results(results: dict, records: list[EvalRecord], num_mistakes: int = 
     print("\n".join(f"{name:<16} {value:>9.3%}" for name, value in rows))
     for point in results.get("steps_curve", []):
         print(f"{point['scheduler']:<28} {point['num_inference_steps']:>5} steps {point['answer_accuracy']:>9.3%}")
+    if "answer_accuracy" not in evaluation:
+        return
     for record in [record for record in records if not record.is_correct][:num_mistakes]:
         print(f"wrong: {record.prompt} = {record.answer}, but written was {record.text!r}")
 

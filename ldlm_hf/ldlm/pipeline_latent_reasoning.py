@@ -26,6 +26,7 @@ from .pipeline_card import card_of_pipeline
 from .pipeline_inputs import check_integer, check_noise, check_option
 from .pipeline_output import DenoisingStep, LatentReasoningPipelineOutput, keep_rows
 from .supported_schedulers import check_scheduler, takes_generator, wants_variance
+from .tokenization import fit_texts
 from .transformer_latent_dit import LatentDiT
 
 
@@ -185,6 +186,8 @@ class LatentReasoningPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else prompt
         if not isinstance(prompts, list | tuple) or not prompts:
             raise ValueError(f"`prompt` has to be a string or a list of at least one, but is {prompt!r}.")
+        if self.task is not None and self.task.truncates and all(isinstance(text, str) for text in prompts):
+            prompts = fit_texts(prompts, self.tokenizer)
         for text in prompts:
             self.check_prompt(text)
         check_integer("num_inference_steps", num_inference_steps, self.scheduler.config.num_train_timesteps)

@@ -15,7 +15,7 @@ from ..training import ReproducibleTrainer, read_section, run_stage
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
 from .pipeline_latent_reasoning import LatentReasoningPipeline
 from .reconstruction import reconstruction_accuracy
-from .tokenization import build_tokenizer
+from .tokenization import build_tokenizer, fit_texts
 from .trainer_autoencoder import AutoencoderTrainer, AutoencoderTrainingArguments
 from .trainer_denoiser import DenoiserTrainer, DenoiserTrainingArguments
 from .trainer_infilling import InfillingTrainer, InfillingTrainingArguments
@@ -46,7 +46,7 @@ class LatentReasoningRecipe:
             twentieth row is held out.
         seed (`int`, *optional*, defaults to 0): of every weight, order and noise.
         pretrained_seq2seq (`str`, *optional*): Hub id or folder of a ready LM; without one a BART is pretrained.
-        tokenizer (`dict`, *optional*): arguments of [`build_tokenizer`].
+        tokenizer (`dict`, *optional*): arguments of [`build_tokenizer`]; of a ready LM's tokenizer, its `model_max_length`.
         seq2seq (`dict`, *optional*): fields of the `BartConfig`.
         seq2seq_training (`dict`, *optional*): fields of [`InfillingTrainingArguments`].
         autoencoder (`dict`, *optional*): fields of [`TextLatentAutoencoderConfig`].
@@ -148,7 +148,8 @@ def train_recipe(recipe: LatentReasoningRecipe, resume: bool = False) -> tuple[L
         task=recipe.task,
         task_arguments=recipe.task_arguments or None,
     )
-    pipeline.denoiser.to(DTYPES[recipe.stored_dtype])
+    if recipe.stored_dtype != "float32":
+        pipeline.denoiser.to(DTYPES[recipe.stored_dtype])
     pipeline.save_pretrained(recipe.folder("pipeline"))
     pipeline.denoiser.float()  # rounded, as it will be when it is loaded
     return pipeline, records
@@ -171,14 +172,16 @@ def train_seq2seq(recipe: LatentReasoningRecipe, train: Dataset, resume: bool) -
     """Stage 0: save an encoder-decoder LM and its tokenizer, pretrained by text infilling unless a ready one is named."""
     folder = recipe.folder("seq2seq") / "model"
     if recipe.pretrained_seq2seq is not None:
-        AutoTokenizer.from_pretrained(recipe.pretrained_seq2seq).save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(recipe.pretrained_seq2seq)
+        tokenizer.model_max_length = recipe.tokenizer.get("model_max_length", tokenizer.model_max_length)
+        tokenizer.save_pretrained(folder)
         return {"pretrained": recipe.pretrained_seq2seq}
     words = recipe.make_task().words() if recipe.task is not None else ()
     tokenizer = build_tokenizer([*train["prompt"], *train["target"]], words, **recipe.tokenizer)
     set_seed(recipe.seed)
     model = BartForConditionalGeneration(small_bart_config(tokenizer, recipe.seq2seq))
     args = recipe.training_arguments(InfillingTrainingArguments, "seq2seq", recipe.seq2seq_training)
-    trainer = InfillingTrainer(model, args, train, tokenizer)
+    trainer = InfillingTrainer(model, args, _fit(recipe, train, tokenizer), tokenizer)
     return _train(trainer, folder, resume)
 
 
@@ -209,6 +212,7 @@ def train_autoencoder(recipe: LatentReasoningRecipe, train: Dataset, heldout: Da
     """Stage 1: save the autoencoder, and record how well it gives held-out targets back."""
     source = recipe.pretrained_seq2seq or str(recipe.folder("seq2seq") / "model")
     tokenizer = AutoTokenizer.from_pretrained(recipe.folder("seq2seq") / "model")
+    train, heldout = (_fit(recipe, problems, tokenizer) for problems in (train, heldout))
     set_seed(recipe.seed)
     model = TextLatentAutoencoder.from_seq2seq(source, **recipe.autoencoder)
     args = recipe.training_arguments(AutoencoderTrainingArguments, "autoencoder", recipe.autoencoder_training)
@@ -222,6 +226,7 @@ def train_denoiser(recipe: LatentReasoningRecipe, train: Dataset, heldout: Datas
     """Stage 2: save the denoiser with its averaged weights."""
     autoencoder = TextLatentAutoencoder.from_pretrained(recipe.folder("autoencoder") / "model")
     tokenizer = AutoTokenizer.from_pretrained(recipe.folder("seq2seq") / "model")
+    train, heldout = (_fit(recipe, problems, tokenizer) for problems in (train, heldout))
     scheduler = make_scheduler(recipe.scheduler)
     sizes = {
         "latent_length": autoencoder.config.latent_length,
@@ -239,6 +244,14 @@ def train_denoiser(recipe: LatentReasoningRecipe, train: Dataset, heldout: Datas
 def make_scheduler(changes: dict) -> DDPMScheduler:
     """Return the paper's noise scheduler with `changes` to its arguments."""
     return DDPMScheduler(**{**SCHEDULER, **changes})
+
+
+def _fit(recipe: LatentReasoningRecipe, problems: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Cut what is too long, where the task says so; everywhere else the trainers refuse it."""
+    if recipe.task is None or not recipe.make_task().truncates:
+        return problems
+    columns = ("prompt", "target")
+    return problems.map(lambda rows: {name: fit_texts(rows[name], tokenizer) for name in columns}, batched=True)
 
 
 def _train(trainer: ReproducibleTrainer, folder: Path, resume: bool) -> dict:

@@ -52,7 +52,8 @@ def reconstruction_accuracy(
         if noise:
             rows = row_generators(seed, 0, start, len(batch))
             latents = latents + noise * randn_rows(latents.shape[1:], rows).to(latents.device)
-        longest = encoded["input_ids"].shape[1] + 1  # a text that runs on is wrong anyway
+        # A text that runs on is wrong anyway; the LM decoder has no positions beyond its own limit.
+        longest = min(encoded["input_ids"].shape[1] + 1, autoencoder.generation_config.max_new_tokens)
         read = {}
         if reads_prompt:
             tokens = tokenizer(prompts[start : start + batch_size], padding=True, truncation=True, return_tensors="pt")

@@ -7,11 +7,11 @@ so that decoding gives the text back exactly. For natural text a byte-level BPE 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # BART's ids 0, 1, 2, 3; its mask is the last id
@@ -63,6 +63,18 @@ def build_tokenizer(
         clean_up_tokenization_spaces=False,
         split_special_tokens=granularity == "subword",  # a text that spells "<s>" is text
     )
+
+
+def fit_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the texts, the long ones cut so that the tokenizer's `model_max_length` holds them with special tokens."""
+    limit, fitted = tokenizer.model_max_length, []
+    for text in texts:
+        ids, end = tokenizer(text)["input_ids"], limit
+        while len(ids) > limit:  # what is cut may be tokenized otherwise than it was in the whole
+            text = tokenizer.decode(ids[: end - 1], skip_special_tokens=True)
+            ids, end = tokenizer(text)["input_ids"], end - 1
+        fitted.append(text)
+    return fitted
 
 
 def _word_level(texts: Iterable[str], words: Iterable[str], granularity: str) -> Tokenizer:

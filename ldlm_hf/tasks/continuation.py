@@ -27,6 +27,7 @@ class Continuation(EnumeratedTask):
 
     name = "continuation"
     metrics = ("bertscore", "length_ratio", "diversity")
+    truncates = True
 
     def __init__(
         self,

@@ -63,6 +63,22 @@ def test_a_denoiser_stored_in_half_precision_is_what_was_returned(tmp_path):
         recipe(tmp_path, stored_dtype="int8")
 
 
+def test_texts_that_are_too_long_are_cut_in_training_and_in_sampling(tmp_path):
+    words = [f"w{i % 17}x{i % 5}" for i in range(40)]
+    documents = [" ".join(words[i % 13 :] + words[: i % 7]) + f" {i}" for i in range(300)]
+    (tmp_path / "texts.txt").write_text("\n\n".join(documents))
+    tokenizer = {"granularity": "subword", "vocab_size": 300, "model_max_length": 16}
+    source = {"task": f"continuation:{tmp_path / 'texts.txt'}", "task_arguments": {"num_words": 12}, "dataset": None}
+    train_recipe(recipe(tmp_path, tokenizer=tokenizer, **source))
+    pipeline = LatentReasoningPipeline.from_pretrained(tmp_path / "run" / "pipeline")
+    pipeline.set_progress_bar_config(disable=True)
+    problem = pipeline.task.problem("test", 0)
+    assert len(pipeline.tokenizer(problem.prompt)["input_ids"]) > 16
+    output = pipeline(problem.prompt, num_inference_steps=1)
+    assert len(pipeline.tokenizer(output.texts[0])["input_ids"]) <= 16 + 2
+    assert output.answers == [None]
+
+
 def test_finished_stages_are_read_back(tmp_path):
     plan = recipe(tmp_path)
     first, records = train_recipe(plan)

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import decoders
 from transformers import AutoTokenizer
 
-from ldlm_hf.ldlm.tokenization import SPECIAL_TOKENS, build_tokenizer
+from ldlm_hf.ldlm.tokenization import SPECIAL_TOKENS, build_tokenizer, fit_texts
 
 
 TEXTS = ["the cat sat on the mat", "the cat and the hat", "a catalogue of hats, and of cats"] * 4
@@ -120,3 +120,16 @@ def test_frequent_words_become_one_token(subword):
 def test_arguments_that_make_no_sense_are_refused(arguments, match):
     with pytest.raises(ValueError, match=match):
         build_tokenizer(TEXTS, **arguments)
+
+
+@pytest.mark.parametrize("limit", [4, 7, 16])
+def test_long_texts_are_cut_to_the_limit_and_short_ones_left_alone(limit):
+    texts = ["the cat sat on the mat and the dog sat by the door " * 3, "the cat", "émigré — 12345 <s> " * 4]
+    tokenizer = build_tokenizer(texts, granularity="subword", vocab_size=300, model_max_length=limit)
+    fitted = fit_texts(texts, tokenizer)
+    for text, cut in zip(texts, fitted, strict=True):
+        assert len(tokenizer(cut)["input_ids"]) <= limit
+        assert text.startswith(cut.removesuffix("\ufffd"))  # a character of several bytes may be cut in two
+        if len(tokenizer(text)["input_ids"]) <= limit:
+            assert cut == text
+    assert len(tokenizer(fitted[0])["input_ids"]) >= limit - 1

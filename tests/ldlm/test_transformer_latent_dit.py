@@ -206,3 +206,6 @@ def test_the_whole_network_is_one_graph_for_the_compiler(conditioning):
     with torch.no_grad():
         expected = model(*inputs()).sample
         torch.testing.assert_close(compiled(*inputs()).sample, expected)
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = model(*inputs()).sample
+            torch.testing.assert_close(compiled(*inputs()).sample, expected)

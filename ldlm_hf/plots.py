@@ -190,7 +190,7 @@ def plot_cost_model(points: list[dict], path: str | Path) -> None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks(values, [str(value) for value in values])
-        axes.tick_params(axis="x", which="minor", bottom=False)
+        axes.xaxis.minorticks_off()
         axes.set_xlabel(panels[name])
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color=MUTED, alpha=0.25)

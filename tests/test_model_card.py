@@ -150,6 +150,7 @@ SECTIONS = {
         ],
         "cost": {
             "precision": "float32",
+            "base": {"latents": 16, "layers": 2},
             **dict.fromkeys(
                 ("training", "sampling"),
                 {"gflops": 87.65, "seconds_per_layer": 0.0123, "median_error": 0.031, "largest_error": 0.172},
@@ -330,3 +331,14 @@ def test_the_table_of_the_readme_is_that_of_the_shipped_results():
     root = Path(__file__).parents[1]
     readme = (root / "README.md").read_text()
     assert with_table(readme, root / "model_cards") == readme
+
+
+def test_the_study_of_settings_is_that_of_its_results():
+    from examples.write_results_table import ablations
+
+    root = Path(__file__).parents[1]
+    place, tables = root / "results" / "ablations" / "results", root / "results" / "tables.json"
+    text = (root / "model_cards" / "ldlm-addition" / "ABLATIONS.md").read_text()
+    assert ablations(place, tables) == text
+    results = [json.loads(path.read_text()) for path in [*place.glob("*.json"), tables]]
+    assert typed_figures(text, results) == set()

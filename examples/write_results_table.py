@@ -72,10 +72,20 @@ def ablations(folder: Path, tables: Path) -> str:
     sections = {path.stem: json.loads(path.read_text())[path.stem] for path in sorted(folder.glob("*.json"))}
     rows = {row["name"]: row for section in sections.values() for row in section["rows"]}
     measured = json.loads(tables.read_text())["tables"] if tables.exists() else {}
+    cards = ROOT / "model_cards"
+    curves = {card.name: card / "results" / "curves.json" for card in shipped(cards)}
+    decisions = {
+        name: json.loads(path.read_text())["answer_decision"] for name, path in curves.items() if path.exists()
+    }
+    context = {
+        "sections": sections,
+        "rows": rows,
+        "tables": measured,
+        "comparison": load_results(cards / "ldlm-addition" / "results").get("comparison"),
+        "decided": {name: steps[0]["share_final"] for name, steps in decisions.items()},
+    }
     template = Environment(trim_blocks=False, undefined=StrictUndefined).from_string(TEMPLATE.read_text())
-    return (
-        template.render(sections=sections, rows=rows, tables=measured, percent=percent, titles=TITLES).rstrip() + "\n"
-    )
+    return template.render(**context, percent=percent, titles=TITLES).rstrip() + "\n"
 
 
 def results_table(model_cards: Path) -> str:

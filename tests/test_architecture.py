@@ -16,7 +16,10 @@ import ldlm_hf
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ldlm_hf"
 ROOMS = ("ldlm", "ladir", "llada", "d1", "hex")
-BASE = ("tasks", "metrics", "noise", "masks", "voting", "schedulers", "checkpoints", "version")
+BASE = (
+    *("tasks", "metrics", "noise", "masks", "voting", "schedulers", "tokenization", "arguments", "pipeline"),
+    *("checkpoints", "version"),
+)
 ALLOWED = {  # who may import whom, beside itself
     **dict.fromkeys(BASE, BASE),
     "training": BASE,

@@ -11,8 +11,8 @@ from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTok
 
 from ldlm_hf import LatentDiT, LatentReasoningPipeline, TextLatentAutoencoder, TextLatentAutoencoderConfig
 from ldlm_hf.ldlm.recipe import SCHEDULER, small_bart_config
-from ldlm_hf.ldlm.tokenization import build_tokenizer
 from ldlm_hf.tasks import Addition
+from ldlm_hf.tokenization import build_tokenizer
 
 
 LATENT_LENGTH, LATENT_DIM = 4, 8

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..arguments import check_option
 from ..noise import signal_to_noise_ratio
 
 
@@ -32,7 +33,7 @@ def prediction_target(x0: Tensor, noise: Tensor, alpha_bar: Tensor, prediction_t
     Raises:
         ValueError: for an unknown `prediction_type`.
     """
-    _check_option("prediction_type", prediction_type, PREDICTION_TYPES)
+    check_option("prediction_type", prediction_type, PREDICTION_TYPES)
     if prediction_type == "sample":
         return x0
     if prediction_type == "epsilon":
@@ -46,7 +47,7 @@ def predicted_x0(prediction: Tensor, xt: Tensor, alpha_bar: Tensor, prediction_t
     Raises:
         ValueError: for an unknown `prediction_type`.
     """
-    _check_option("prediction_type", prediction_type, PREDICTION_TYPES)
+    check_option("prediction_type", prediction_type, PREDICTION_TYPES)
     if prediction_type == "sample":
         return prediction
     signal, sigma = _rows(alpha_bar.sqrt(), xt), _rows((1 - alpha_bar).sqrt(), xt)
@@ -77,8 +78,8 @@ def loss_weights(
         ValueError: for an unknown option, a floor above gamma, or weights that are not bounded (an epsilon-predictor whose
             x0 error does not vanish with the SNR).
     """
-    _check_option("weighting", weighting, LOSS_WEIGHTINGS)
-    _check_option("prediction_type", prediction_type, PREDICTION_TYPES)
+    check_option("weighting", weighting, LOSS_WEIGHTINGS)
+    check_option("prediction_type", prediction_type, PREDICTION_TYPES)
     if not 0 <= floor <= gamma:
         raise ValueError(f"`floor` has to lie between 0 and gamma ({gamma}), but is {floor}.")
     if prediction_type == "epsilon" and (weighting in ("none", "v") or (weighting == "min_snr" and floor > 0)):
@@ -158,8 +159,3 @@ def variance_loss(
 def _rows(values: Tensor, like: Tensor) -> Tensor:
     """View `(batch,)` values so that they broadcast over `like`; a scalar stays one."""
     return values.reshape(-1, *[1] * (like.ndim - 1)) if values.ndim else values
-
-
-def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"`{name}` has to be one of {allowed}, but is {value!r}.")

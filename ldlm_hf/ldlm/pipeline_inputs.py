@@ -1,24 +1,9 @@
-"""Checks of what a pipeline is called with; every error names the argument and its value."""
+"""The check of what the pipeline starts from; an error names the argument and its value."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-
-def check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise `ValueError` unless `value` is among `allowed`."""
-    if value not in allowed:
-        raise ValueError(f"`{name}` has to be one of {allowed}, but is {value!r}.")
-
-
-def check_integer(name: str, value: int, limit: int | None = None) -> None:
-    """Raise `ValueError` unless `value` is an integer from 1 to `limit`, or from 1 on."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"`{name}` has to be an integer, but is {value!r}.")
-    if value < 1 or (limit is not None and value > limit):
-        allowed = "be at least 1" if limit is None else f"lie between 1 and {limit}"
-        raise ValueError(f"`{name}` has to {allowed}, but is {value}.")
 
 
 def check_noise(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
@@ -18,22 +17,22 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..tasks import get_task
+from ..arguments import check_integer, check_option, check_tensor_inputs
+from ..pipeline import ReasoningPipeline
+from ..tokenization import fit_texts
 from .candidates import SELECTIONS, choose_samples, sample_generators
 from .losses import predicted_x0
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
-from .pipeline_card import card_of_pipeline
-from .pipeline_inputs import check_integer, check_noise, check_option
+from .pipeline_inputs import check_noise
 from .pipeline_output import DenoisingStep, LatentReasoningPipelineOutput, keep_rows
 from .supported_schedulers import check_scheduler, takes_generator, wants_variance
-from .tokenization import fit_texts
 from .transformer_latent_dit import LatentDiT
 
 
 OUTPUT_TYPES = ("text", "tokens", "latent", "trajectory")
 
 
-class LatentReasoningPipeline(DiffusionPipeline):
+class LatentReasoningPipeline(ReasoningPipeline):
     """Answers problems by diffusing the latents of the answer and its chain, given those of the prompt.
 
     Args:
@@ -53,6 +52,8 @@ class LatentReasoningPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "autoencoder->denoiser"
     _callback_tensor_inputs = ["latents", "condition", "estimate"]
+    description = "A latent-diffusion reasoner"
+    tags = ("latent-diffusion", "reasoning")
 
     def __init__(
         self,
@@ -65,17 +66,11 @@ class LatentReasoningPipeline(DiffusionPipeline):
     ):
         """Put the parts together, in eval mode."""
         super().__init__()
-        self.task = get_task(task, **(task_arguments or {})) if task is not None else None
+        self.register_task(task, task_arguments)
         self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler, tokenizer=tokenizer)
-        self.register_to_config(task=task, task_arguments=task_arguments)
         if autoencoder is not None and denoiser is not None:
             _check_shapes(autoencoder, denoiser)
             autoencoder.eval(), denoiser.eval()
-
-    @property
-    def num_timesteps(self) -> int:
-        """Number of denoising steps of the latest call."""
-        return self._num_timesteps
 
     @torch.no_grad()
     def __call__(
@@ -196,11 +191,7 @@ class LatentReasoningPipeline(DiffusionPipeline):
         shape = (self.denoiser.config.latent_length, self.denoiser.config.latent_dim)
         check_noise(generator, latents, len(prompts), num_samples, shape)
         check_option("output_type", output_type, OUTPUT_TYPES)
-        unknown = [name for name in tensor_inputs if name not in self._callback_tensor_inputs]
-        if unknown:
-            raise ValueError(
-                f"`callback_on_step_end_tensor_inputs` has to be among {self._callback_tensor_inputs}, but has {unknown}."
-            )
+        check_tensor_inputs(tensor_inputs, self._callback_tensor_inputs)
         check_scheduler(self.scheduler, self.denoiser.config.learned_variance)
         return list(prompts)
 
@@ -291,46 +282,12 @@ class LatentReasoningPipeline(DiffusionPipeline):
             arguments["prompt_attention_mask"] = batch["attention_mask"]
         tokens = self.autoencoder.decode(latents, **arguments)
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        if self.task is not None:
-            answers = [self.task.parse_answer(text) for text in texts]
-        else:
-            answers = [next(iter(text.split()), None) for text in texts]
+        answers = self.read_answers(texts)
         return LatentReasoningPipelineOutput(texts=texts, answers=answers, latents=latents, tokens=tokens)
 
     def _read_step(self, t: int, x0_hat: Tensor, max_new_tokens: int | None, prompts: list[str]) -> DenoisingStep:
         read = self.decode(x0_hat, "text", max_new_tokens, prompts)
         return DenoisingStep(timestep=t, texts=read.texts, answers=read.answers, latents=x0_hat)
-
-    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
-        """Save as diffusers does; `model_index.json` goes first and comes back last, so no half-saved pipeline loads."""
-        (Path(save_directory) / self.config_name).unlink(missing_ok=True)
-        super().save_pretrained(save_directory, **kwargs)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: str | None = None,
-        create_pr: bool = False,
-    ) -> str:
-        """Push the pipeline to the Hub, with the card of the folder it was loaded from or a short one of its own.
-
-        Args:
-            repo_id (`str`): `"user/name"`; created if there is none.
-            commit_message (`str`, *optional*): of the commit.
-            private (`bool`, *optional*): make a new repository private.
-            token (`str`, *optional*): for the Hub; the one that is logged in by default.
-            create_pr (`bool`, *optional*, defaults to `False`): open a pull request instead.
-
-        Returns:
-            `str`: address of the commit.
-        """
-        options = {"token": token, "create_pr": create_pr}
-        commit = super().push_to_hub(repo_id, commit_message=commit_message, private=private, **options)
-        card = card_of_pipeline(repo_id, self.config.get("_name_or_path"), self.config.task)
-        card.push_to_hub(repo_id, token=token, create_pr=create_pr)
-        return commit
 
 
 def _check_shapes(autoencoder: TextLatentAutoencoder, denoiser: LatentDiT) -> None:

@@ -11,11 +11,11 @@ from diffusers import DDPMScheduler
 from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, PreTrainedTokenizerBase, set_seed
 
 from ..tasks import Task, get_task
+from ..tokenization import build_tokenizer, fit_texts
 from ..training import ReproducibleTrainer, read_section, run_stage
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
 from .pipeline_latent_reasoning import LatentReasoningPipeline
 from .reconstruction import reconstruction_accuracy
-from .tokenization import build_tokenizer, fit_texts
 from .trainer_autoencoder import AutoencoderTrainer, AutoencoderTrainingArguments
 from .trainer_denoiser import DenoiserTrainer, DenoiserTrainingArguments
 from .trainer_infilling import InfillingTrainer, InfillingTrainingArguments

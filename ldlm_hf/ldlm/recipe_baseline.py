@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from ..tasks import Task, get_task
+from ..tokenization import build_tokenizer
 from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, read_section, run_stage
 from .recipe import bart_of_size
-from .tokenization import build_tokenizer
 from .trainer_baseline import BaselineTrainer, write_greedily
 from .trainer_classifier import ClassifierTrainer, answer_classes, classifier_of_size, classify
 

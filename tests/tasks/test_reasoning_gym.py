@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from ldlm_hf.ldlm.tokenization import build_tokenizer
+from ldlm_hf.tokenization import build_tokenizer
 from ldlm_hf.tasks import SPLITS
 from ldlm_hf.tasks.reasoning_gym import (
     RUN_AS_EXPRESSION,

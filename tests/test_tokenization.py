@@ -6,7 +6,7 @@ import pytest
 from tokenizers import decoders
 from transformers import AutoTokenizer
 
-from ldlm_hf.ldlm.tokenization import SPECIAL_TOKENS, build_tokenizer, fit_texts
+from ldlm_hf.tokenization import SPECIAL_TOKENS, build_tokenizer, fit_texts
 
 
 TEXTS = ["the cat sat on the mat", "the cat and the hat", "a catalogue of hats, and of cats"] * 4

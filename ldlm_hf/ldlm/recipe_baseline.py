@@ -50,6 +50,7 @@ class BaselineRecipe:
         baseline_training (`dict`, *optional*): fields of [`ReproducibleTrainingArguments`].
         early_stopping_patience (`int`, *optional*): evaluations without a better loss after which to stop; needs
             `eval_strategy`, `metric_for_best_model` and `load_best_model_at_end` in `baseline_training`.
+        early_stopping_threshold (`float`, *optional*, defaults to 0.0): how much lower a loss has to be to count as better.
         report_to (`str`, *optional*, defaults to `"none"`): any tracker of the Trainer.
 
     Raises:
@@ -67,6 +68,7 @@ class BaselineRecipe:
     tokenizer: dict = field(default_factory=dict)
     baseline_training: dict = field(default_factory=dict)
     early_stopping_patience: int | None = None
+    early_stopping_threshold: float = 0.0
     report_to: str = "none"
 
     def __post_init__(self):
@@ -110,7 +112,7 @@ def _train(recipe: BaselineRecipe, folder: Path, resume: bool) -> dict:
     defaults = {"output_dir": str(folder), "seed": recipe.seed, "report_to": recipe.report_to}
     args = read_section(ReproducibleTrainingArguments, recipe.baseline_training, **defaults)
     patience = recipe.early_stopping_patience
-    callbacks = [] if patience is None else [EarlyStoppingCallback(early_stopping_patience=patience)]
+    callbacks = [] if patience is None else [EarlyStoppingCallback(patience, recipe.early_stopping_threshold)]
     model, tokenizer = _make_model(recipe, task, train)
     trainer_class = BaselineTrainer if recipe.system == "sequence_to_sequence" else ClassifierTrainer
     trainer: ReproducibleTrainer = trainer_class(model, args, train, tokenizer, validation, callbacks=callbacks)

@@ -13,8 +13,17 @@ from .ldlm import (
     TextLatentAutoencoderConfig,
     TextLatentAutoencoderOutput,
 )
+from .llada import (
+    LLaDAConfig,
+    LLaDAForMaskedDiffusion,
+    LLaDAModel,
+    MaskedDiffusionPipeline,
+    MaskedDiffusionPipelineOutput,
+    MaskedLanguageModel,
+)
 from .metrics import load_metric
 from .registration import register
+from .schedulers import MaskedDiffusionScheduler, MaskedDiffusionSchedulerOutput
 from .tasks import TASKS, Problem, Task, get_task
 from .version import __version__
 
@@ -27,10 +36,18 @@ __all__ = [
     "AutoencoderTrainingArguments",
     "DenoiserTrainer",
     "DenoiserTrainingArguments",
+    "LLaDAConfig",
+    "LLaDAForMaskedDiffusion",
+    "LLaDAModel",
     "LatentDiT",
     "LatentDiTOutput",
     "LatentReasoningPipeline",
     "LatentReasoningPipelineOutput",
+    "MaskedDiffusionPipeline",
+    "MaskedDiffusionPipelineOutput",
+    "MaskedDiffusionScheduler",
+    "MaskedDiffusionSchedulerOutput",
+    "MaskedLanguageModel",
     "Problem",
     "Task",
     "TextLatentAutoencoder",

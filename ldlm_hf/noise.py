@@ -1,10 +1,12 @@
-"""Forward processes: what noising does to latents, and where the noise comes from.
+"""Forward processes: what noising does to latents and to tokens, and where the noise comes from.
 
 The noise of a training step is a pure function of `(seed, step, row)`: one generator a row, seeded by all three. A resumed
 run, another number of processes or another gradient accumulation therefore sees the same noise.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -45,6 +47,63 @@ def add_noise(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
 def signal_to_noise_ratio(alpha_bar: Tensor) -> Tensor:
     """Return `SNR = alpha_bar / (1 - alpha_bar)` of the same shape (Min-SNR, §3.1)."""
     return alpha_bar / (1 - alpha_bar)
+
+
+def mask_tokens(
+    input_ids: Tensor,
+    probability: Tensor,
+    generators: Sequence[torch.Generator | None],
+    mask_token_id: int,
+    maskable: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Replace each token independently by the mask, with its row's probability (LLaDA, §2.2).
+
+    A row draws one number for each of its positions from left to right, so that padding on its right changes none of them. It
+    may end up without a single mask, as the process has it: the loss has to expect that.
+
+    Args:
+        input_ids (`Tensor` of shape `(batch, length)`): int64 tokens.
+        probability (`Tensor` of shape `(batch,)`): float, of a mask in each row.
+        generators (`Sequence[torch.Generator]`): one CPU generator for each row; None is torch's own.
+        mask_token_id (`int`): what stands for a masked token.
+        maskable (`Tensor` of shape `(batch, length)`, *optional*): bool, what may be masked; everything by default.
+
+    Returns:
+        `tuple[Tensor, Tensor]` of shapes `(batch, length)`: the noised tokens, and bool, where they were masked.
+
+    Raises:
+        ValueError: for shapes or dtypes that disagree, a probability outside [0, 1], or another number of generators than rows.
+    """
+    _check_masking(input_ids, probability, generators, maskable)
+    length = input_ids.shape[1]
+    uniform = torch.stack([torch.rand(length, generator=generator) for generator in generators])
+    is_masked = uniform.to(input_ids.device) < probability.to(input_ids.device).float()[:, None]
+    if maskable is not None:
+        is_masked &= maskable
+    return input_ids.masked_fill(is_masked, mask_token_id), is_masked
+
+
+def _check_masking(
+    input_ids: Tensor,
+    probability: Tensor,
+    generators: Sequence[torch.Generator | None],
+    maskable: Tensor | None,
+) -> None:
+    """Refuse what `mask_tokens` cannot work with."""
+    if input_ids.ndim != 2 or input_ids.dtype != torch.long:
+        raise ValueError(
+            f"`input_ids` has to be (batch, length) int64, but is {tuple(input_ids.shape)} {input_ids.dtype}."
+        )
+    batch_size = input_ids.shape[0]
+    if probability.shape != (batch_size,) or not bool(((probability >= 0) & (probability <= 1)).all()):
+        raise ValueError(f"`probability` has to hold {batch_size} numbers in [0, 1], one a row, but is {probability}.")
+    if len(generators) != batch_size:
+        raise ValueError(f"`generators` has {len(generators)} generators for {batch_size} rows; pass one a row.")
+    if maskable is not None and (maskable.shape != input_ids.shape or maskable.dtype != torch.bool):
+        raise ValueError(
+            f"`maskable` has to be {tuple(input_ids.shape)} bool as `input_ids`, but is {tuple(maskable.shape)} "
+            f"{maskable.dtype}."
+        )
 
 
 def _mix(value: int) -> int:

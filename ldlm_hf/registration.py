@@ -6,18 +6,26 @@ diffusers resolves the parts of a pipeline by library name, and downloads a thir
 from __future__ import annotations
 
 from diffusers.pipelines import pipeline_loading_utils
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from .ldlm import TextLatentAutoencoder, TextLatentAutoencoderConfig
+from .llada import LLaDAConfig, LLaDAForMaskedDiffusion, LLaDAModel
 
 
 _SAVE_AND_LOAD = ["save_pretrained", "from_pretrained"]
-COMPONENTS = dict.fromkeys(("TextLatentAutoencoder", "LatentDiT"), _SAVE_AND_LOAD)
+COMPONENTS = dict.fromkeys(
+    ("TextLatentAutoencoder", "LatentDiT", "LLaDAForMaskedDiffusion", "LLaDAModel", "MaskedDiffusionScheduler"),
+    _SAVE_AND_LOAD,
+)
 
 
 def register() -> None:
     """Register models with transformers and pipeline components with diffusers; doing it again changes nothing."""
     AutoConfig.register(TextLatentAutoencoderConfig.model_type, TextLatentAutoencoderConfig, exist_ok=True)
     AutoModel.register(TextLatentAutoencoderConfig, TextLatentAutoencoder, exist_ok=True)
+    AutoConfig.register(LLaDAConfig.model_type, LLaDAConfig, exist_ok=True)
+    AutoModel.register(LLaDAConfig, LLaDAModel, exist_ok=True)
+    for auto_class in (AutoModelForCausalLM, AutoModelForMaskedLM):  # a published config.json names the first
+        auto_class.register(LLaDAConfig, LLaDAForMaskedDiffusion, exist_ok=True)
     pipeline_loading_utils.LOADABLE_CLASSES["ldlm_hf"] = COMPONENTS
     pipeline_loading_utils.ALL_IMPORTABLE_CLASSES.update(COMPONENTS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from ldlm_hf.noise import add_noise, rand_rows, randn_rows, row_generators, signal_to_noise_ratio
+from ldlm_hf.noise import add_noise, mask_tokens, rand_rows, randn_rows, row_generators, signal_to_noise_ratio
 
 
 def test_noising_equals_the_stock_scheduler():
@@ -51,3 +51,59 @@ def test_rows_are_uniform_and_normal():
     assert abs(uniform.mean() - 0.5) < 0.02
     assert abs(normal.mean()) < 0.03
     assert abs(normal.std() - 1) < 0.03
+
+
+def test_each_token_is_masked_independently_with_its_rows_probability():
+    ids, probability = torch.arange(4).expand(4, 5000, -1).flatten(1), torch.tensor([0.0, 0.2, 0.7, 1.0])
+    noised, is_masked = mask_tokens(ids, probability, row_generators(0, 0, 0, 4), 9)
+    assert torch.equal(noised, ids.masked_fill(is_masked, 9))
+    torch.testing.assert_close(is_masked.float().mean(dim=1), probability, atol=0.015, rtol=0)
+    pairs = is_masked.reshape(4, -1, 2).all(dim=-1).float().mean(dim=1)
+    torch.testing.assert_close(pairs, probability**2, atol=0.02, rtol=0)
+    assert not is_masked[0].any()
+    assert is_masked[3].all()
+
+
+def test_masks_of_a_row_depend_on_its_generator_alone_and_not_on_padding():
+    ids, probability = torch.zeros(6, 20, dtype=torch.long), torch.linspace(0.2, 0.9, 6)
+    whole, _ = mask_tokens(ids, probability, row_generators(3, 5, 0, 6), 9)
+    for row in range(6):
+        length = 4 + 3 * row
+        single, _ = mask_tokens(
+            ids[row : row + 1, :length], probability[row : row + 1], row_generators(3, 5, row, 1), 9
+        )
+        assert torch.equal(single[0], whole[row, :length])
+    assert not torch.equal(whole, mask_tokens(ids, probability, row_generators(3, 6, 0, 6), 9)[0])
+
+
+def test_what_is_not_maskable_stays_and_changes_no_other_mask():
+    ids = torch.zeros(3, 50, dtype=torch.long)
+    maskable = torch.arange(50).expand(3, -1) >= 10
+    probability = torch.full((3,), 0.5)
+    _, everywhere = mask_tokens(ids, probability, row_generators(0, 0, 0, 3), 9)
+    noised, is_masked = mask_tokens(ids, probability, row_generators(0, 0, 0, 3), 9, maskable)
+    assert torch.equal(is_masked, everywhere & maskable)
+    assert everywhere[:, :10].any()
+    assert torch.equal(noised == 9, is_masked)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_ids": torch.zeros(2, 3)}, r"`input_ids`.*\(2, 3\) torch.float32"),
+        ({"probability": torch.tensor([0.5])}, "`probability`.*2 numbers"),
+        ({"probability": torch.tensor([0.5, 1.5])}, "`probability`.*1.5"),
+        ({"generators": row_generators(0, 0, 0, 3)}, "`generators` has 3 generators for 2 rows"),
+        ({"maskable": torch.ones(2, 3)}, "`maskable`.*torch.float32"),
+        ({"maskable": torch.ones(2, 4, dtype=torch.bool)}, r"`maskable`.*\(2, 4\)"),
+    ],
+)
+def test_maskings_that_make_no_sense_are_refused(change, message):
+    arguments = {
+        "input_ids": torch.zeros(2, 3, dtype=torch.long),
+        "probability": torch.tensor([0.5, 0.5]),
+        "generators": row_generators(0, 0, 0, 2),
+        "mask_token_id": 9,
+    }
+    with pytest.raises(ValueError, match=message):
+        mask_tokens(**{**arguments, **change})

@@ -1,0 +1,220 @@
+"""Any Hugging Face model that predicts each position from both sides, behind one call.
+
+LLaDA, a converted Llama or Qwen, BERT and ModernBERT take different arguments, count positions differently and keep their
+output layer in different places. Decoding, scoring and training need three things only: hidden states, the logits of some
+positions of them, and keys and values that can be kept. The output layer is most of the work where the vocabulary is large, so it runs
+on the wanted positions alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+HEADS = (  # where masked LMs and causal LMs keep what turns hidden states into logits, applied one after the other
+    ("lm_head",),  # Llama and its kin, RoBERTa
+    ("cls",),  # BERT
+    ("head", "decoder"),  # ModernBERT
+    ("generator_predictions", "generator_lm_head"),  # ELECTRA
+    ("predictions",),  # ALBERT
+    ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),  # DistilBERT
+)
+
+
+class MaskedLanguageModel:
+    """A model, its mask token, and its forward pass cut in two: backbone and output layer.
+
+    Args:
+        model (`PreTrainedModel`): a [`LLaDAForMaskedDiffusion`], what [`from_causal_lm`] returns, or a masked LM of
+            transformers; also with PEFT adapters.
+        mask_token_id (`int`, *optional*): id of the mask token; by default that of the model's configuration.
+
+    Raises:
+        ValueError: for a model that sees only what precedes a position, an encoder-decoder, or a missing mask token.
+    """
+
+    def __init__(self, model: PreTrainedModel, mask_token_id: int | None = None) -> None:
+        """Find out what the model takes and where its output layer is."""
+        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT wraps models
+        check_sees_both_sides(self.model)
+        self.mask_token_id = find_mask_token(self.model, mask_token_id)
+        config = self.model.config.get_text_config()
+        self.vocab_size: int = config.vocab_size
+        self.max_length: int | None = getattr(config, "max_position_embeddings", None)
+        self._backbone = self.model.base_model
+        self._accepted = set(inspect.signature(self._backbone.forward).parameters)
+        # RoBERTa starts to count behind its padding id; given positions would be wrong, left alone it finds them itself.
+        embeddings = getattr(self._backbone, "embeddings", None)
+        self._counts_positions = hasattr(embeddings, "create_position_ids_from_input_ids")
+        if self._counts_positions and self.max_length is not None:
+            self.max_length -= embeddings.padding_idx + 1
+        self._head = _find_head(self.model)
+        if self._head is not None and not self._head_is_whole():
+            self._head = None
+
+    @property
+    def is_split(self) -> bool:
+        """Whether backbone and output layer can be run apart."""
+        return self._head is not None
+
+    @property
+    def supports_cache(self) -> bool:
+        """Whether keys and values of earlier forward passes can be kept."""
+        return "past_key_values" in self._accepted and getattr(self.model.config, "is_causal", None) is False
+
+    @property
+    def device(self) -> torch.device:
+        """The device that token ids have to be on."""
+        return self.model.get_input_embeddings().weight.device
+
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+    ) -> Tensor:
+        """Return the `(batch, length, width)` hidden states that the output layer reads.
+
+        Args:
+            input_ids (`Tensor` of shape `(batch, length)`): int64.
+            attention_mask (`Tensor` of shape `(batch, keys)` or `(batch, 1, length, keys)`, *optional*): ones and zeros,
+                or an additive mask.
+            position_ids (`Tensor` of shape `(batch, length)`, *optional*): by default counted from the first token that
+                is attended to, so that padding on the left moves nothing.
+            past_key_values (`Cache`, *optional*): keys and values of other positions.
+
+        Raises:
+            ValueError: for a model whose output layer was not found.
+        """
+        if self._head is None:
+            raise ValueError(
+                f"The output layer of {type(self.model).__name__} cannot be run apart from it; ask for logits instead."
+            )
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+            position_ids = positions_of(attention_mask)
+        arguments = self._arguments(input_ids, attention_mask, position_ids, past_key_values)
+        return self._backbone(**arguments)[0]
+
+    def head(self, hidden_states: Tensor) -> Tensor:
+        """Return the `(…, vocab)` logits of `(…, width)` hidden states."""
+        for module in self._head:
+            hidden_states = module(hidden_states)
+        return hidden_states
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+    ) -> Tensor:
+        """Return the logits of some positions, or of all; the arguments are those of `hidden_states`, and which positions.
+
+        Args:
+            input_ids (`Tensor` of shape `(batch, length)`): int64.
+            attention_mask (`Tensor` of shape `(batch, keys)` or `(batch, 1, length, keys)`, *optional*): as there.
+            positions (`Tensor` of shape `(batch, count)`, *optional*): which columns; int64, all of them by default.
+            position_ids (`Tensor` of shape `(batch, length)`, *optional*): as there; int64.
+            past_key_values (`Cache`, *optional*): as there.
+
+        Returns:
+            `Tensor` of shape `(batch, count, vocab)` or `(batch, length, vocab)`, in the model's dtype.
+        """
+        if self._head is None:
+            if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+                position_ids = positions_of(attention_mask)
+            logits = self.model(**self._arguments(input_ids, attention_mask, position_ids, past_key_values)).logits
+            return logits if positions is None else _take(logits, positions)
+        hidden_states = self.hidden_states(input_ids, attention_mask, position_ids, past_key_values)
+        return self.head(hidden_states if positions is None else _take(hidden_states, positions))
+
+    def _arguments(self, input_ids, attention_mask, position_ids, past_key_values) -> dict:
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "past_key_values": past_key_values}
+        if not self._counts_positions:
+            given["position_ids"] = position_ids
+        arguments = {name: value for name, value in given.items() if value is not None and name in self._accepted}
+        if "use_cache" in self._accepted:
+            arguments["use_cache"] = past_key_values is not None
+        return arguments
+
+    @torch.no_grad()
+    def _head_is_whole(self) -> bool:
+        """Whether nothing else, such as a scale of the logits, lies between the backbone and the logits."""
+        input_ids = torch.tensor([[self.mask_token_id, self.mask_token_id]], device=self.device)
+        with _evaluating(self.model):
+            expected = self.model(input_ids=input_ids).logits
+            return torch.equal(self.head(self._backbone(input_ids=input_ids)[0]), expected)
+
+
+def positions_of(attention_mask: Tensor) -> Tensor:
+    """Return `(batch, length)` positions that count what a `(batch, length)` mask attends to; 0 before its first one."""
+    return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def check_sees_both_sides(model: PreTrainedModel) -> None:
+    """Raise `ValueError` unless each position of the model's output depends on what follows it."""
+    config, name = model.config, type(model).__name__
+    if config.is_encoder_decoder:
+        raise ValueError(f"`model` is a {name}, an encoder-decoder; masked diffusion needs a masked or converted LM.")
+    masked = {known.__name__ for known in type(model).__mro__} & set(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values())
+    if getattr(config, "is_causal", None) is False or (masked and not getattr(config, "is_decoder", False)):
+        return
+    raise ValueError(
+        f"`model` is a {name}, whose positions see only what precedes them, so that it cannot fill in masks; convert and "
+        "fine-tune it first: `from_causal_lm(model, tokenizer)`."
+    )
+
+
+def find_mask_token(model: PreTrainedModel, mask_token_id: int | None) -> int:
+    """Return the id of the mask token: the given one, or the one of the model's configuration.
+
+    Raises:
+        ValueError: if there is none, the two differ, or it is no token of the model.
+    """
+    own = getattr(model.config, "mask_token_id", None)
+    if own is not None and mask_token_id is not None and own != mask_token_id:
+        raise ValueError(f"`mask_token_id` is {mask_token_id}, but the model was trained with the mask token {own}.")
+    found = own if mask_token_id is None else mask_token_id
+    if found is None:
+        raise ValueError(
+            "There is no mask token: neither `model.config.mask_token_id` nor the tokenizer's `mask_token` is set; set "
+            "the one that the model was trained with."
+        )
+    size = model.get_input_embeddings().num_embeddings
+    if not 0 <= found < size:
+        raise ValueError(f"`mask_token_id` has to lie in [0, {size}), the model's vocabulary, but is {found}.")
+    return found
+
+
+def _find_head(model: PreTrainedModel) -> list[nn.Module] | None:
+    for names in HEADS:
+        modules = [getattr(model, name, None) for name in names]
+        if all(isinstance(module, nn.Module) for module in modules):
+            return modules
+    return None
+
+
+def _take(states: Tensor, positions: Tensor) -> Tensor:
+    """Return the `(batch, count, width)` columns `positions` of `(batch, length, width)` states."""
+    return states.gather(1, positions[..., None].expand(-1, -1, states.shape[-1]))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module into eval mode, and each back into its own."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,118 @@
+"""Prompts of every form to one left-padded batch, and checks of what the pipeline is called with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+
+Messages = list[dict[str, str]]
+
+
+def encode_prompts(
+    prompt: str | list[str] | None,
+    messages: Messages | list[Messages] | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    use_chat_template: bool,
+) -> list[list[int]]:
+    """Return the token ids of each prompt.
+
+    Args:
+        prompt (`str` or `list[str]`, *optional*): texts.
+        messages (`list`, *optional*): a conversation, or a list of them, in the place of `prompt`.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): needed for both.
+        use_chat_template (`bool`): make each text a user message where the tokenizer has a chat template.
+
+    Raises:
+        ValueError: for a missing tokenizer or chat template, or prompts that are no texts.
+    """
+    if tokenizer is None:
+        raise ValueError(
+            "`tokenizer` of the pipeline is None, so that texts cannot be read; give `input_ids` instead."
+        )
+    if messages is not None:
+        if tokenizer.chat_template is None:
+            raise ValueError("`messages` need a chat template, but the tokenizer has none; give `prompt` instead.")
+        conversations = messages if isinstance(messages[0], list) else [messages]
+    else:
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        if not isinstance(texts, list | tuple) or not texts:
+            raise ValueError(f"`prompt` has to be a string or a list of at least one, but is {prompt!r}.")
+        for text in texts:
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"`prompt` has to hold texts that are not empty, but holds {text!r}.")
+        if tokenizer.chat_template is None or not use_chat_template:
+            return [tokenizer(text)["input_ids"] for text in texts]
+        conversations = [[{"role": "user", "content": text}] for text in texts]
+    encoded = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, return_dict=True)
+    return encoded["input_ids"]
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return `(batch, length)` token ids, padded on the left, and the mask of what is no padding; both int64."""
+    length = max(map(len, rows))
+    ids = [[pad_token_id] * (length - len(row)) + list(row) for row in rows]
+    mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def check_input_ids(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return token ids and their mask, or raise `ValueError` unless they are one left-padded batch."""
+    if (
+        not isinstance(input_ids, Tensor)
+        or input_ids.ndim != 2
+        or input_ids.dtype != torch.long
+        or not input_ids.numel()
+    ):
+        found = f"{tuple(input_ids.shape)} of {input_ids.dtype}" if isinstance(input_ids, Tensor) else repr(input_ids)
+        raise ValueError(f"`input_ids` has to be an int64 tensor of shape (batch, length), but is {found}.")
+    if attention_mask is None:
+        return input_ids, torch.ones_like(input_ids)
+    if attention_mask.shape != input_ids.shape:
+        raise ValueError(
+            f"`attention_mask` has to have the shape of `input_ids`, {tuple(input_ids.shape)}, but has "
+            f"{tuple(attention_mask.shape)}."
+        )
+    mask = attention_mask.long()
+    if not bool(mask[:, -1].all()) or bool((mask.diff(dim=1) < 0).any()):
+        raise ValueError(
+            "`attention_mask` has to be ones behind zeros: pad prompts on the left, none of them is empty."
+        )
+    return input_ids, mask
+
+
+def block_length_of_rows(block_length: int | Sequence[int], num_rows: int, gen_length: int) -> list[int]:
+    """Return the block length of each row, or raise `ValueError` unless each divides `gen_length`."""
+    lengths = [block_length] * num_rows if isinstance(block_length, int) else list(block_length)
+    if len(lengths) != num_rows:
+        raise ValueError(
+            f"`block_length` has {len(lengths)} values for {num_rows} prompts; give one, or one for each."
+        )
+    for length in lengths:
+        if isinstance(length, bool) or not isinstance(length, int) or length < 1 or gen_length % length:
+            raise ValueError(f"`block_length` has to divide `gen_length`, {gen_length}, but is {length!r}.")
+    return lengths
+
+
+def generator_of_rows(
+    generator: torch.Generator | list[torch.Generator] | None, num_rows: int, draws: bool
+) -> list[torch.Generator] | None:
+    """Return a generator for each row, a single one seeds them; `None` where nothing is drawn.
+
+    Raises:
+        ValueError: for a list that has not one for each row.
+    """
+    if isinstance(generator, list) and len(generator) != num_rows:
+        raise ValueError(f"`generator` has {len(generator)} generators for {num_rows} prompts; give one for each.")
+    if not draws:
+        return None
+    if isinstance(generator, list):
+        return generator
+    if num_rows == 1 and generator is not None:
+        return [generator]
+    device = "cpu" if generator is None else generator.device
+    seeds = torch.randint(2**62, (num_rows,), generator=generator, device=device)
+    return [torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()]

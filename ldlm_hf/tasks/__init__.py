@@ -2,8 +2,10 @@
 
 from .addition import Addition
 from .continuation import Continuation
+from .countdown import Countdown, read_countdown_jsonl
 from .reasoning_gym import ReasoningGym
 from .rotation import Rotation
+from .sudoku import Sudoku, read_sudoku_csv
 from .task import SPLITS, ChainReport, EnumeratedTask, Problem, Task
 from .three_operations import ThreeOperations
 from .two_digit_addition import TwoDigitAddition
@@ -15,6 +17,8 @@ TASKS: dict[str, type[Task]] = {
     "three_operations": ThreeOperations,
     "rotation": Rotation,
     "continuation": Continuation,
+    "sudoku": Sudoku,
+    "countdown": Countdown,
 }
 TASK_FAMILIES: dict[str, type[Task]] = {  # what follows the colon in `get_task("family:argument")` is their argument
     "continuation": Continuation,
@@ -48,12 +52,16 @@ __all__ = [
     "Addition",
     "ChainReport",
     "Continuation",
+    "Countdown",
     "EnumeratedTask",
     "Problem",
     "ReasoningGym",
     "Rotation",
+    "Sudoku",
     "Task",
     "ThreeOperations",
     "TwoDigitAddition",
     "get_task",
+    "read_countdown_jsonl",
+    "read_sudoku_csv",
 ]

@@ -86,6 +86,10 @@ class Task:
         """Return whether a written `text` answers `prompt`; the given `answer` is the right one, or one of them."""
         return self.parse_answer(text) == answer
 
+    def partial_score(self, text: str, prompt: str, answer: str) -> float | None:
+        """Return how much of a written `text` is right, from 0 to 1; `None` where an answer is right or wrong."""
+        return None
+
     def kind(self, prompt: str) -> str | None:
         """Return which kind of problem `prompt` is, for accuracy by kind; `None` where a task has one kind only."""
         return None

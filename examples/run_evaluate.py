@@ -5,6 +5,8 @@
         --steps_curve 1,2,5,10,20,50,100 --curve_schedulers DDIMScheduler,DPMSolverMultistepScheduler --output results.json
     python examples/run_evaluate.py user/name --dataset my_problems.jsonl --num_problems 500 --device cuda --dtype bfloat16
     python examples/run_evaluate.py user/name --task continuation:texts --bertscore_model roberta-large
+    python examples/run_evaluate.py model_cards/llada-sudoku-4x4 --steps_curve 4,8,16 --threshold_curve 0.7,0.9
+    python examples/run_evaluate.py user/name --sampling '{"gen_length": 64, "block_length": 8, "temperature": 0.9}'
     python examples/run_evaluate.py --suite tables --output results/tables.json
 
 The last one makes every table of the paper anew (see `make_tables.py` beside this script). The JSON has the keys that `ldlm_hf.model_card` documents; put it into a pipeline's `results/` folder and its card shows it.
@@ -30,12 +32,14 @@ from ldlm_hf.evaluation import (
     count_parameters,
     environment,
     evaluate_pipeline,
+    load_pipeline,
     split_overlap,
     summarize,
     write_results,
 )
 from ldlm_hf.ldlm.supported_schedulers import DOCUMENTED_SCHEDULERS, make_sampler
-from ldlm_hf.tasks import SPLITS, Task
+from ldlm_hf.pipeline import ReasoningPipeline
+from ldlm_hf.tasks import SPLITS, Problem, Task
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -53,10 +57,13 @@ class EvaluationArguments:
     )
     num_problems: int | None = field(default=None, metadata={"help": "how many problems; all of them by default"})
     batch_size: int = field(default=256, metadata={"help": "problems at a time; has no influence on the results"})
-    num_inference_steps: int = field(default=20, metadata={"help": "denoising steps"})
+    num_inference_steps: int | None = field(
+        default=None, metadata={"help": "denoising steps; the pipeline's default by default"}
+    )
     guidance_scale: float = field(default=1.0, metadata={"help": "classifier-free guidance; 1 is none"})
     num_samples: int = field(default=1, metadata={"help": "samples of each problem, of which one is chosen"})
     select: str = field(default="majority", metadata={"help": "how it is chosen", "choices": ("majority", "mbr")})
+    sampling: str = field(default="{}", metadata={"help": "further arguments of the pipeline, as JSON"})
     scheduler: str | None = field(
         default=None, metadata={"help": "in place of the pipeline's own", "choices": DOCUMENTED_SCHEDULERS}
     )
@@ -66,6 +73,9 @@ class EvaluationArguments:
     steps_curve: str = field(default="", metadata={"help": "further numbers of steps to measure, such as 1,2,5,10"})
     curve_schedulers: str = field(default="", metadata={"help": "for the curve; by default the scheduler in use"})
     curve_problems: int | None = field(default=None, metadata={"help": "problems for the curve; all by default"})
+    threshold_curve: str = field(
+        default="", metadata={"help": "for masked diffusion: confidences to commit at, such as 0.7,0.9"}
+    )
     vote_curve: str = field(default="", metadata={"help": "numbers of samples to vote over, such as 1,5,9"})
     bertscore_model: str | None = field(default=None, metadata={"help": "for text: path or Hub id of the encoder"})
     bertscore_layer: int | None = field(default=None, metadata={"help": "which of its hidden states"})
@@ -89,8 +99,10 @@ def main(arguments: list[str] | None = None) -> dict:
     if rest.model is None:
         parser.error("give a folder or Hub id of a saved pipeline, or --suite tables")
     curve, votes = read_curve(args), read_numbers("vote_curve", args.vote_curve)  # before anything costly
+    thresholds = [float(word) for word in args.threshold_curve.split(",") if word.strip()]
 
-    pipeline = LatentReasoningPipeline.from_pretrained(rest.model, dtype=DTYPES[args.dtype]).to(args.device)
+    pipeline = load_pipeline(rest.model, dtype=DTYPES[args.dtype]).to(args.device)
+    check_pipeline(pipeline, args)
     if args.scheduler is not None:
         pipeline.scheduler = make_sampler(pipeline.scheduler, args.scheduler)
     task = pipeline.task if args.task is None else get_task(args.task, **json.loads(args.task_arguments))
@@ -104,11 +116,16 @@ def main(arguments: list[str] | None = None) -> dict:
     results["evaluation"]["command"] = command
     if curve[0]:
         results["steps_curve"] = measure_curve(pipeline, problems, args, task, *curve)
+    if thresholds:
+        results["threshold_curve"] = measure_thresholds(pipeline, problems, args, task, thresholds)
     if votes:
         results["vote_curve"] = measure_votes(pipeline, problems, args, task, votes)
     if training_problems is not None and "answer_accuracy" in results["evaluation"]:
         results |= baselines_of_chance(training_problems["answer"][:], problems["answer"][:])
         results["split_overlap"] = split_overlap(training_problems, problems)
+    levels = task.chance_levels([Problem(**row) for row in problems])
+    if levels:
+        results["chance_levels"] = levels
     results["environment"] = environment()
     write_results(args.output, results)
     print_results(results, records)
@@ -129,21 +146,24 @@ def make_parser() -> HfArgumentParser:
 
 
 def evaluate(
-    pipeline: LatentReasoningPipeline, problems: Dataset, args: EvaluationArguments, task: Task
+    pipeline: ReasoningPipeline, problems: Dataset, args: EvaluationArguments, task: Task
 ) -> tuple[dict, list[EvalRecord]]:
     """Answer the problems; return the main results and the records they were counted from."""
     started = perf_counter()
     records = run(pipeline, problems, args, args.num_inference_steps)
     seconds = perf_counter() - started
-    sizes = {name: count_parameters(pipeline.components[name]) for name in ("autoencoder", "denoiser")}
+    modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    sizes = {name: count_parameters(module) for name, module in modules.items()}
     results = {
+        "system": "latent_diffusion" if isinstance(pipeline, LatentReasoningPipeline) else "masked_diffusion",
         "task": args.task or pipeline.config.task,
         "parameters": {**sizes, "total": sum(sizes.values())},
         "evaluation": {
             **summarize(records, task, bertscore_arguments(args)),
-            "num_inference_steps": args.num_inference_steps,
+            "num_inference_steps": pipeline.num_timesteps,
             "guidance_scale": args.guidance_scale,
             "num_samples": args.num_samples,
+            "sampling": json.loads(args.sampling),
             "scheduler": type(pipeline.scheduler).__name__,
             "seed": args.seed,
             "dtype": args.dtype,
@@ -151,7 +171,25 @@ def evaluate(
             "seconds": round(seconds, 2),
         },
     }
+    if "mean_nfe" in results["evaluation"]:
+        gen_length = json.loads(args.sampling).get("gen_length", pipeline.config.gen_length)
+        results["evaluation"]["tokens_per_forward"] = gen_length / results["evaluation"]["mean_nfe"]
     return results, records
+
+
+def check_pipeline(pipeline: ReasoningPipeline, args: EvaluationArguments) -> None:
+    """Raise `ValueError` for an option that the pipeline has not."""
+    is_latent = isinstance(pipeline, LatentReasoningPipeline)
+    only_latent = {
+        "scheduler": args.scheduler,
+        "curve_schedulers": args.curve_schedulers,
+        "vote_curve": args.vote_curve,
+        "num_samples": args.num_samples > 1,
+    }
+    only_masked = {"threshold_curve": args.threshold_curve}
+    for option, value in (only_masked if is_latent else only_latent).items():
+        if value:
+            raise ValueError(f"A {type(pipeline).__name__} has no use for `--{option}`; leave it out.")
 
 
 def read_curve(args: EvaluationArguments) -> tuple[list[int], list[str]]:
@@ -205,9 +243,15 @@ def first_rows(problems: Dataset, count: int | None) -> Dataset:
 
 
 def run(
-    pipeline: LatentReasoningPipeline, problems: Dataset, args: EvaluationArguments, num_inference_steps: int
+    pipeline: ReasoningPipeline,
+    problems: Dataset,
+    args: EvaluationArguments,
+    num_inference_steps: int | None,
+    **sampling,
 ) -> list[EvalRecord]:
-    """Answer the problems with the settings of the command line."""
+    """Answer the problems with the settings of the command line, changed by `sampling`."""
+    if args.num_samples > 1:
+        sampling |= {"num_samples": args.num_samples, "select": args.select}
     return evaluate_pipeline(
         pipeline,
         problems,
@@ -215,13 +259,12 @@ def run(
         num_inference_steps=num_inference_steps,
         guidance_scale=args.guidance_scale,
         seed=args.seed,
-        num_samples=args.num_samples,
-        select=args.select,
+        **{**json.loads(args.sampling), **sampling},
     )
 
 
 def measure_curve(
-    pipeline: LatentReasoningPipeline,
+    pipeline: ReasoningPipeline,
     problems: Dataset,
     args: EvaluationArguments,
     task: Task,
@@ -236,14 +279,28 @@ def measure_curve(
         pipeline.scheduler = make_sampler(own, name) if names else own
         for count in counts:
             summary = summarize(run(pipeline, problems, args, count), task)
-            point = {key: summary[key] for key in ("answer_accuracy", "standard_error", "num_problems")}
-            curve.append({"scheduler": name, "num_inference_steps": count, **point})
+            curve.append({"scheduler": name, "num_inference_steps": count, **figures_of(summary)})
     pipeline.scheduler = own
     return curve
 
 
+def measure_thresholds(
+    pipeline: ReasoningPipeline, problems: Dataset, args: EvaluationArguments, task: Task, thresholds: list[float]
+) -> list[dict]:
+    """Return the accuracy and the forward passes of committing at each confidence."""
+    problems = first_rows(problems, args.curve_problems)
+    summaries = [summarize(run(pipeline, problems, args, None, threshold=value), task) for value in thresholds]
+    return [{"threshold": value, **figures_of(summary)} for value, summary in zip(thresholds, summaries, strict=True)]
+
+
+def figures_of(summary: dict) -> dict:
+    """Return what a point of a curve keeps of a summary."""
+    names = ("answer_accuracy", "standard_error", "num_problems", "mean_nfe")
+    return {name: summary[name] for name in names if name in summary}
+
+
 def measure_votes(
-    pipeline: LatentReasoningPipeline, problems: Dataset, args: EvaluationArguments, task: Task, votes: list[int]
+    pipeline: ReasoningPipeline, problems: Dataset, args: EvaluationArguments, task: Task, votes: list[int]
 ) -> list[dict]:
     """Return the accuracy of each way to choose among each number of samples."""
     problems = first_rows(problems, args.curve_problems)

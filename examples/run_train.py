@@ -5,6 +5,7 @@ python examples/run_train.py examples/recipes/ldlm/addition.yaml --resume
 python examples/run_train.py examples/recipes/ldlm/addition.yaml --override seed=1 denoiser_training.max_steps=100
 python examples/run_train.py examples/recipes/ldlm/a1_architecture_adaln_zero --preset tiny --task continuation:texts
 python examples/run_train.py examples/recipes/ldlm/rotation_answer_last
+python examples/run_train.py examples/recipes/llada/sudoku_4x4.yaml
 accelerate launch examples/run_train.py examples/recipes/ldlm/a7_multistep_addition_t1000 --report_to tensorboard
 """
 
@@ -18,14 +19,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import run_evaluate  # beside this script
+from datasets import Dataset
 
-from ldlm_hf import LatentDiT, LatentReasoningPipeline, get_task
+from ldlm_hf import LatentReasoningPipeline, get_task
 from ldlm_hf.evaluation import (
     answer_decision,
     count_parameters,
     decoding_trajectory,
     environment,
     evaluate_pipeline,
+    load_pipeline,
     record_texts,
     summarize,
     write_results,
@@ -33,7 +36,9 @@ from ldlm_hf.evaluation import (
 from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, load_problems, train_recipe
 from ldlm_hf.ldlm.recipe_baseline import BaselineRecipe, train_baseline, write_answers
 from ldlm_hf.ldlm.reconstruction import reconstruction_accuracy
+from ldlm_hf.llada.recipe import MaskedDiffusionRecipe, train_masked_diffusion
 from ldlm_hf.model_card import load_results, write_model_card
+from ldlm_hf.pipeline import ReasoningPipeline
 from ldlm_hf.plots import plot_accuracy, plot_answer_decision, plot_decoding_trajectory
 from ldlm_hf.training import read_recipe, read_section
 
@@ -54,11 +59,17 @@ def main(arguments: list[str] | None = None) -> None:
         values.pop("task", None)
     evaluation = values.pop("evaluation", {})
     command = shlex.join(["python", "examples/run_train.py", *arguments])
-    if values.get("system", "latent_diffusion") == "latent_diffusion":
+    system = values.get("system", "latent_diffusion")
+    if system == "latent_diffusion":
         recipe = read_section(LatentReasoningRecipe, fields_of(LatentReasoningRecipe, values))
         run_reasoner(recipe, evaluation, command, args.resume)
+    elif system == "masked_diffusion":
+        del values["system"]
+        recipe = read_section(MaskedDiffusionRecipe, values)
+        run_masked_diffusion(recipe, evaluation, command, args.resume)
+    if system.endswith("_diffusion"):
         if args.push_to_hub:
-            print(LatentReasoningPipeline.from_pretrained(recipe.folder("pipeline")).push_to_hub(args.push_to_hub))
+            print(load_pipeline(recipe.folder("pipeline")).push_to_hub(args.push_to_hub))
     else:
         recipe = read_section(BaselineRecipe, fields_of(BaselineRecipe, values))
         run_baseline(recipe, evaluation, command, args)
@@ -100,15 +111,39 @@ def run_reasoner(recipe: LatentReasoningRecipe, evaluation: dict, command: str, 
     if recipe.task is None:
         write_results(folder / "results" / "evaluation.json", plain_evaluation(recipe, pipeline, evaluation, command))
         return
-    dataset = [] if recipe.dataset is None else ["--dataset", recipe.dataset]
-    options = [item for name, value in evaluation.items() for item in (f"--{name}", str(value))]
-    output = ["--output", str(folder / "results" / "evaluation.json"), "--model_name", Path(recipe.output_dir).name]
-    results = run_evaluate.main([str(folder), *dataset, *options, *output])
+    results = evaluate_saved(recipe, evaluation)
     if "answer_accuracy" in results["evaluation"]:
         curves = measure_curves(recipe, pipeline, evaluation.get("num_inference_steps", 20))
         write_results(folder / "results" / "curves.json", {**curves, "environment": environment()})
         draw_figures(folder, {**results, **curves})
         write_model_card(load_results(folder / "results"), folder / "README.md")
+
+
+def run_masked_diffusion(recipe: MaskedDiffusionRecipe, evaluation: dict, command: str, resume: bool) -> None:
+    """Train a masked diffusion language model; write what it cost and, where a task says how, how good it is."""
+    pipeline, records = train_masked_diffusion(recipe, resume=resume)
+    folder = recipe.folder("pipeline")
+    results = {"training": training_cost(records, command), "recipe": asdict(recipe)}
+    write_results(folder / "results" / "training.json", results)
+    if recipe.task is None:
+        return
+    results = evaluate_saved(recipe, evaluation)
+    if "answer_accuracy" in results["evaluation"]:
+        steps = results["evaluation"]["num_inference_steps"]
+        curves = {"training_curve": measure_training(recipe, pipeline, "model", steps)}
+        write_results(folder / "results" / "curves.json", {**curves, "environment": environment()})
+        figures = draw_curves(folder, {**results, **curves})
+        write_results(folder / "results" / "figures.json", {"figures": figures})
+        write_model_card(load_results(folder / "results"), folder / "README.md")
+
+
+def evaluate_saved(recipe: LatentReasoningRecipe | MaskedDiffusionRecipe, evaluation: dict) -> dict:
+    """Evaluate the saved pipeline as the recipe's section says, by the script and command that anyone could use."""
+    folder = recipe.folder("pipeline")
+    dataset = [] if recipe.dataset is None else ["--dataset", recipe.dataset]
+    options = [item for name, value in evaluation.items() for item in (f"--{name}", str(value))]
+    output = ["--output", str(folder / "results" / "evaluation.json"), "--model_name", Path(recipe.output_dir).name]
+    return run_evaluate.main([str(folder), *dataset, *options, *output])
 
 
 def run_baseline(recipe: BaselineRecipe, evaluation: dict, command: str, args: argparse.Namespace) -> None:
@@ -136,21 +171,12 @@ def training_results(
     recipe: LatentReasoningRecipe, records: dict, pipeline: LatentReasoningPipeline, command: str
 ) -> dict:
     """Return what the training cost, stage by stage, and how well the autoencoder gives held-out targets back."""
-    stages = [
-        {"name": name, **{key: value for key, value in record.items() if key != "log"}}
-        for name, record in records.items()
-    ]
     heldout = load_problems(recipe)[1]
     texts, prompts = heldout["target"][:], heldout["prompt"][:]
     parts = (pipeline.autoencoder, pipeline.tokenizer, texts)
     curve = [reconstruction_accuracy(*parts, noise, prompts=prompts) for noise in NOISE_LEVELS]
     return {
-        "training": {
-            "stages": stages,
-            "total_seconds": sum(stage["seconds"] for stage in stages),
-            "machine": environment(),
-            "command": command,
-        },
+        "training": training_cost(records, command),
         "reconstruction": {"exact_match": curve[0], "num_texts": len(texts)},
         "decodability": [
             {"noise": noise, "exact_match": exact} for noise, exact in zip(NOISE_LEVELS, curve, strict=True)
@@ -159,19 +185,46 @@ def training_results(
     }
 
 
+def training_cost(records: dict, command: str) -> dict:
+    """Return what a training cost, stage by stage."""
+    stages = [
+        {"name": name, **{key: value for key, value in record.items() if key != "log"}}
+        for name, record in records.items()
+    ]
+    seconds = sum(stage["seconds"] for stage in stages)
+    return {"stages": stages, "total_seconds": seconds, "machine": environment(), "command": command}
+
+
 def measure_curves(recipe: LatentReasoningRecipe, pipeline: LatentReasoningPipeline, num_inference_steps: int) -> dict:
     """Return the accuracy at each kept checkpoint of the denoiser, and when during sampling the answers are decided."""
-    task = recipe.make_task()
-    problems = task.to_dataset("test", min(FIGURE_PROBLEMS, task.num_problems("test")))
-    own, curve = pipeline.denoiser, []
-    for place in sorted(recipe.folder("denoiser").glob("checkpoint-*"), key=lambda place: int(place.name[11:])):
-        averaged = place / "ema"
-        pipeline.register_modules(denoiser=LatentDiT.from_pretrained(averaged if averaged.is_dir() else place).eval())
-        summary = summarize(evaluate_pipeline(pipeline, problems, num_inference_steps=num_inference_steps), task)
-        point = {key: summary[key] for key in ("answer_accuracy", "standard_error", "num_problems")}
-        curve.append({"training_steps": int(place.name[11:]), "num_inference_steps": num_inference_steps, **point})
-    pipeline.register_modules(denoiser=own)
+    curve = measure_training(recipe, pipeline, "denoiser", num_inference_steps)
+    problems = figure_problems(recipe)
     return {"training_curve": curve, "answer_decision": answer_decision(pipeline, problems, num_inference_steps)}
+
+
+def measure_training(
+    recipe: LatentReasoningRecipe | MaskedDiffusionRecipe,
+    pipeline: ReasoningPipeline,
+    part: str,
+    num_inference_steps: int,
+) -> list[dict]:
+    """Return the accuracy with the `part` of the pipeline that each kept checkpoint of its training holds."""
+    own, curve = pipeline.components[part], []
+    for place in sorted(recipe.folder(part).glob("checkpoint-*"), key=lambda place: int(place.name[11:])):
+        averaged = place / "ema"
+        trained = type(own).from_pretrained(averaged if averaged.is_dir() else place).eval()
+        pipeline.register_modules(**{part: trained})
+        records = evaluate_pipeline(pipeline, figure_problems(recipe), num_inference_steps=num_inference_steps)
+        point = run_evaluate.figures_of(summarize(records, recipe.make_task()))
+        curve.append({"training_steps": int(place.name[11:]), "num_inference_steps": num_inference_steps, **point})
+    pipeline.register_modules(**{part: own})
+    return curve
+
+
+def figure_problems(recipe: LatentReasoningRecipe | MaskedDiffusionRecipe) -> Dataset:
+    """Return the held-out problems that each point of a figure is measured on."""
+    task = recipe.make_task()
+    return task.to_dataset("test", min(FIGURE_PROBLEMS, task.num_problems("test")))
 
 
 def draw_figures(folder: Path, results: dict) -> None:
@@ -185,15 +238,29 @@ def draw_figures(folder: Path, results: dict) -> None:
     if results.get("answer_decision"):
         plot_answer_decision(results["answer_decision"], folder / "figures" / "answer_decision.png")
         figures["At which step the answers are decided"] = "figures/answer_decision.png"
+    figures |= draw_curves(folder, results)
+    write_results(folder / "results" / "figures.json", {"figures": figures})
+
+
+def draw_curves(folder: Path, results: dict) -> dict[str, str]:
+    """Draw accuracy against training steps, denoising steps and forward passes, as far as measured; return titles and paths."""
+    (folder / "figures").mkdir(exist_ok=True)
+    figures = {}
     if results.get("training_curve"):
         place = folder / "figures" / "accuracy_against_training.png"
-        axis = {"against": "training_steps", "label": "training steps of the denoiser", "logarithmic": False}
+        axis = {"against": "training_steps", "label": "training steps", "logarithmic": False}
         plot_accuracy(results["training_curve"], place, **axis)
         figures["Accuracy against training steps"] = "figures/accuracy_against_training.png"
     if results.get("steps_curve"):
         plot_accuracy(results["steps_curve"], folder / "figures" / "accuracy_against_steps.png")
         figures["Accuracy against denoising steps"] = "figures/accuracy_against_steps.png"
-    write_results(folder / "results" / "figures.json", {"figures": figures})
+    if results.get("threshold_curve"):
+        place = folder / "figures" / "accuracy_against_passes.png"
+        axis = {"against": "mean_nfe", "label": "forward passes, mean", "logarithmic": False}
+        points = [{**point, "mean_nfe": round(point["mean_nfe"], 2)} for point in results["threshold_curve"]]
+        plot_accuracy(points, place, **axis)
+        figures["Accuracy against forward passes, committing by confidence"] = "figures/accuracy_against_passes.png"
+    return figures
 
 
 def plain_evaluation(

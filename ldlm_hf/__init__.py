@@ -20,6 +20,7 @@ from .llada import (
     MaskedDiffusionPipeline,
     MaskedDiffusionPipelineOutput,
     MaskedLanguageModel,
+    from_causal_lm,
 )
 from .metrics import load_metric
 from .registration import register
@@ -54,6 +55,7 @@ __all__ = [
     "TextLatentAutoencoderConfig",
     "TextLatentAutoencoderOutput",
     "__version__",
+    "from_causal_lm",
     "get_task",
     "load_metric",
 ]

@@ -24,11 +24,20 @@ from datasets import Dataset
 from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
+from .ldlm import LatentReasoningPipeline
 from .ldlm.pipeline_output import DenoisingStep
+from .llada import MaskedDiffusionPipeline
 from .metrics import REASONING_METRICS, load_metric
 from .noise import row_generators
+from .pipeline import ReasoningPipeline
 from .tasks import Task, get_task
 from .version import __version__
+
+
+PIPELINES: dict[str, type[ReasoningPipeline]] = {
+    "LatentReasoningPipeline": LatentReasoningPipeline,
+    "MaskedDiffusionPipeline": MaskedDiffusionPipeline,
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,8 @@ class EvalRecord:
     text: str
     predicted_answer: str | None
     verdict: bool | None = None  # of the task's own scorer, where several answers may be right
+    partial_score: float | None = None  # from 0 to 1, for tasks where an answer may be right in part
+    nfe: int | None = None  # forward passes it took, where the pipeline counts them
 
     @property
     def is_correct(self) -> bool:
@@ -53,12 +64,28 @@ class EvalRecord:
         return self.text.split() == self.target.split()
 
 
+def load_pipeline(source: str | Path, **kwargs) -> ReasoningPipeline:
+    """Return a saved pipeline of any room, from a folder or the Hub.
+
+    Args:
+        source (`str` or `Path`): folder or Hub id.
+        kwargs: arguments of `from_pretrained`, such as `dtype`.
+
+    Raises:
+        ValueError: if what is saved there is no pipeline of this package.
+    """
+    name = ReasoningPipeline.load_config(source)["_class_name"]
+    if name not in PIPELINES:
+        raise ValueError(f"{str(source)!r} holds a {name}, but this package has {sorted(PIPELINES)}.")
+    return PIPELINES[name].from_pretrained(source, **kwargs)
+
+
 def evaluate_pipeline(
     pipeline: DiffusionPipeline,
     dataset: Dataset,
     *,
     batch_size: int = 256,
-    num_inference_steps: int = 20,
+    num_inference_steps: int | None = None,
     guidance_scale: float = 1.0,
     seed: int = 0,
     show_progress: bool = True,
@@ -67,10 +94,10 @@ def evaluate_pipeline(
     """Answer every problem of a data set.
 
     Args:
-        pipeline ([`LatentReasoningPipeline`]): the reasoner.
+        pipeline ([`LatentReasoningPipeline`] or [`MaskedDiffusionPipeline`]): the reasoner.
         dataset (`Dataset`): problems with the columns `prompt`, `target` and `answer`.
         batch_size (`int`, *optional*, defaults to 256): problems at a time.
-        num_inference_steps (`int`, *optional*, defaults to 20): denoising steps.
+        num_inference_steps (`int`, *optional*): denoising steps; the pipeline's default by default.
         guidance_scale (`float`, *optional*, defaults to 1.0): weight of classifier-free guidance.
         seed (`int`, *optional*, defaults to 0): of the noise, with the row.
         show_progress (`bool`, *optional*, defaults to `True`): show a progress bar.
@@ -80,6 +107,8 @@ def evaluate_pipeline(
         ValueError: for an empty data set, one that lacks a column, or a `batch_size` below 1.
     """
     _check_problems(dataset, batch_size)
+    if num_inference_steps is not None:
+        sampling["num_inference_steps"] = num_inference_steps
     records = []
     with (
         _without_inner_bars(pipeline),
@@ -89,13 +118,13 @@ def evaluate_pipeline(
             rows = dataset[start : start + batch_size]
             output = pipeline(
                 rows["prompt"],
-                num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 generator=row_generators(seed, 0, start, len(rows["prompt"])),
                 **sampling,
             )
+            passes = output.nfe.tolist() if "nfe" in output else [None] * len(output.texts)
             columns = (rows["prompt"], rows["target"], rows["answer"], output.texts, output.answers)
-            records += [_record(*values, pipeline.task) for values in zip(*columns, strict=True)]
+            records += [_record(*values, pipeline.task, nfe) for *values, nfe in zip(*columns, passes, strict=True)]
             progress.update(len(output.texts))
     return records
 
@@ -208,6 +237,12 @@ def summarize(records: list[EvalRecord], task: str | Task, bertscore: dict | Non
         return summary
     accuracy = sum(record.is_correct for record in records) / len(records)
     summary |= {"answer_accuracy": accuracy, "standard_error": math.sqrt(accuracy * (1 - accuracy) / len(records))}
+    for name, values in (
+        ("partial_score", [record.partial_score for record in records]),
+        ("mean_nfe", [record.nfe for record in records]),
+    ):
+        if None not in values:
+            summary[name] = statistics.fmean(values)
     steps = [reader.check_chain(record.target, record.target).num_steps for record in records]
     summary["by_steps"] = _accuracy_by("steps", steps, records)
     kinds = [reader.kind(record.prompt) for record in records]
@@ -287,9 +322,13 @@ def _leaves(value: object, place: str) -> Iterator[tuple[str, object]]:
         yield place, value
 
 
-def _record(prompt: str, target: str, answer: str, text: str, predicted: str | None, task: Task | None) -> EvalRecord:
-    verdict = None if task is None else task.is_correct(text, prompt, answer)
-    return EvalRecord(prompt, target, answer, text, predicted, verdict)
+def _record(
+    prompt: str, target: str, answer: str, text: str, predicted: str | None, task: Task | None, nfe: int | None = None
+) -> EvalRecord:
+    judged = (None, None)
+    if task is not None:
+        judged = (task.is_correct(text, prompt, answer), task.partial_score(text, prompt, answer))
+    return EvalRecord(prompt, target, answer, text, predicted, *judged, nfe)
 
 
 def _accuracy_by(name: str, groups: list, records: list[EvalRecord]) -> list[dict]:

@@ -2,6 +2,7 @@
 
 The files in a `results/` folder are merged; the keys a card knows, each optional but the first three:
 
+* `system`: `"latent_diffusion"` (by default) or `"masked_diffusion"`, which decides the card's template
 * `model_name`, `task`, `evaluation` {answer_accuracy, standard_error, exact_match, step_accuracy, consistency,
   invalid_rate, num_problems, by_steps[{steps, answer_accuracy, num_problems}], num_inference_steps, guidance_scale,
   scheduler, seed, dtype, split, command}
@@ -19,6 +20,9 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
 * `ablations` {rows[{name, accuracies, mean, standard_error}], seeds, num_problems, steps, batch_size, command}
 * `figures` {title: path}
 * `benchmark` {training, sampling[...], matrix_rate_gflops, command}
+* `threshold_curve` [{threshold, answer_accuracy, mean_nfe, num_problems}]; `chance_levels` {what: accuracy}; `baselines`
+  [{name, parameters, accuracies, mean, standard_error}]; `speed` {rows[{name, answer_accuracy, tokens_per_forward,
+  tokens_per_second, speedup}], machine, command}: of masked diffusion
 * `paper_size` {rows[{conditioning, num_layers, mode, precision, samples_per_second, share_of_matrix_rate}], hidden_size,
   batch_size, clock, compiled, cost{training, sampling, figure} or none, command}
 """
@@ -40,6 +44,9 @@ EVALUATION_KEYS = (
     *("answer_accuracy", "standard_error", "exact_match", "step_accuracy", "consistency", "invalid_rate", "by_steps"),
     *("num_problems", "num_inference_steps", "guidance_scale", "scheduler", "seed", "dtype", "split", "command"),
 )
+
+
+TEMPLATES = {"latent_diffusion": "model_card_template.md", "masked_diffusion": "masked_model_card_template.md"}
 
 
 def load_results(folder: str | Path) -> dict:
@@ -76,7 +83,7 @@ def render_model_card(results: dict) -> ModelCard:
     missing = [key for key in ("model_name", "task", "evaluation") if key not in results]
     if missing:
         raise ValueError(f"`results` lacks {missing}, which every card needs.")
-    evaluation = results["evaluation"]
+    system, evaluation = results.get("system", "latent_diffusion"), results["evaluation"]
     missing = [key for key in EVALUATION_KEYS if key not in evaluation]
     if missing:
         raise ValueError(
@@ -95,10 +102,10 @@ def render_model_card(results: dict) -> ModelCard:
         library_name="ldlm_hf",
         pipeline_tag="text-generation",
         license="apache-2.0",
-        tags=["latent-diffusion", "reasoning", "diffusion", results["task"]],
+        tags=[system.replace("_", "-"), "reasoning", "diffusion", results["task"]],
         eval_results=[result],
     )
-    template = files("ldlm_hf").joinpath("model_card_template.md").read_text()
+    template = files("ldlm_hf").joinpath(TEMPLATES[system]).read_text()
     task = get_task(results["task"])
     about_task = {
         "examples": [task.problem("test", index) for index in range(2)],
@@ -129,6 +136,10 @@ def _with_defaults(results: dict) -> dict:
             "ablations",
             "benchmark",
             "paper_size",
+            "threshold_curve",
+            "chance_levels",
+            "baselines",
+            "speed",
             "environments",
         ),
     )

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 from diffusers import DDPMScheduler
 from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, PreTrainedTokenizerBase, set_seed
 
+from .. import training
 from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer, fit_texts
 from ..training import ReproducibleTrainer, read_section, run_stage
@@ -156,16 +157,10 @@ def train_recipe(recipe: LatentReasoningRecipe, resume: bool = False) -> tuple[L
 
 
 def load_problems(recipe: LatentReasoningRecipe) -> tuple[Dataset, Dataset]:
-    """Return the training and the validation problems; the test split is never touched in training."""
-    if recipe.dataset is None:
-        task = recipe.make_task()
-        return task.to_dataset("train", seed=recipe.seed), task.to_dataset("validation", seed=recipe.seed)
-    if not recipe.dataset.endswith((".json", ".jsonl")):
-        splits = load_dataset(recipe.dataset)
-        return splits["train"], splits["validation"]
-    rows = load_dataset("json", data_files=recipe.dataset, split="train")
-    heldout = set(range(0, len(rows), 20))
-    return rows.select([i for i in range(len(rows)) if i not in heldout]), rows.select(sorted(heldout))
+    """Return the training and the validation problems of a recipe."""
+    return training.load_problems(
+        None if recipe.task is None else recipe.make_task(), recipe.dataset, seed=recipe.seed
+    )
 
 
 def train_seq2seq(recipe: LatentReasoningRecipe, train: Dataset, resume: bool) -> dict:

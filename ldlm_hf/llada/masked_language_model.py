@@ -42,6 +42,7 @@ class MaskedLanguageModel:
 
     def __init__(self, model: PreTrainedModel, mask_token_id: int | None = None) -> None:
         """Find out what the model takes and where its output layer is."""
+        self.wrapped = model
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT wraps models
         check_sees_both_sides(self.model)
         self.mask_token_id = find_mask_token(self.model, mask_token_id)

@@ -69,10 +69,19 @@ class MaskedDiffusionPipeline(ReasoningPipeline):
         self.register_task(task, task_arguments)
         self.register_modules(model=model, scheduler=scheduler, tokenizer=tokenizer)
         self.register_to_config(gen_length=gen_length)
+        self._language_model: MaskedLanguageModel | None = None
         if model is not None:
             model.eval()
-            mask_token_id = None if tokenizer is None else tokenizer.mask_token_id
-            self.language_model = MaskedLanguageModel(model, mask_token_id)
+            self.language_model  # noqa: B018 - refuses a model that cannot fill in masks, now rather than later
+
+    @property
+    def language_model(self) -> MaskedLanguageModel:
+        """The pipeline's model behind the calls that decoding needs; made anew when the model is another one."""
+        known = self._language_model
+        if known is None or known.wrapped is not self.model:
+            mask_token_id = None if self.tokenizer is None else self.tokenizer.mask_token_id
+            self._language_model = MaskedLanguageModel(self.model, mask_token_id)
+        return self._language_model
 
     @torch.no_grad()
     def __call__(
@@ -109,8 +118,8 @@ class MaskedDiffusionPipeline(ReasoningPipeline):
             block_length (`int` or `list[int]`, *optional*): length of the blocks that are filled from left to right, one or
                 one for each prompt; divides `gen_length`. By default the scheduler's, or `gen_length` if that is shorter.
             num_inference_steps (`int`, *optional*): steps over all blocks; each block gets the same number, and a step
-                commits as many tokens as divide the block evenly. By default one step a token. It is not used where tokens
-                are committed by `threshold` or `factor`.
+                commits as many tokens as divide the block evenly. By default the scheduler's, or one step a token where
+                that cannot be divided over the blocks. It is not used where tokens are committed by `threshold` or `factor`.
             temperature (`float`, *optional*, defaults to 0.0): of the samples; 0 takes the most probable token.
             guidance_scale (`float`, *optional*, defaults to 1.0): weight of classifier-free guidance against the prompt
                 masked out; 1 is none. LLaDA writes it as `w + 1`.
@@ -170,6 +179,7 @@ class MaskedDiffusionPipeline(ReasoningPipeline):
             self.language_model, self.scheduler, canvas, prompt_mask, block_lengths, generators, settings
         )
         steps, num_steps = [], 0
+        self._num_timesteps = settings.num_inference_steps
         with self.progress_bar(total=rows * gen_length) as progress:
             while not decoder.is_done:
                 decoder.step()
@@ -280,7 +290,10 @@ class MaskedDiffusionPipeline(ReasoningPipeline):
         check_option("cache", cache, CACHES)
         if output_type != "seq" and self.tokenizer is None:
             raise ValueError(f"`output_type` is {output_type!r}, but the pipeline has no tokenizer; use 'seq'.")
-        steps = gen_length if num_inference_steps is None else num_inference_steps
+        steps = num_inference_steps
+        if steps is None:
+            own, blocks = self.scheduler.config.num_inference_steps, [gen_length // length for length in block_lengths]
+            steps = own if own <= gen_length and not any(own % count for count in blocks) else gen_length
         check_integer("num_inference_steps", steps, gen_length)
         if threshold is None and factor is None:
             threshold, factor = self.scheduler.config.threshold, self.scheduler.config.factor

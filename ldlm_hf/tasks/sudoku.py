@@ -130,6 +130,14 @@ class Sudoku(Task):
         """Return the share of the blanks filled as in the reference."""
         return self.cell_accuracy(text, prompt, answer)
 
+    def chance_levels(self, problems: list[Problem]) -> dict[str, float]:
+        """Return the share of puzzles that guesses solve, by what they do."""
+        levels = chance_levels(problems)
+        return {
+            "any digit in each blank": levels.random_digits_solved,
+            "the digits that each row lacks, in random order": levels.row_completion_solved,
+        }
+
     @cached_property
     def _grids(self) -> dict[str, list[str]]:
         return {split: [grid for grid in grids() if self.split_of(grid) == split] for split in SPLITS}

@@ -90,6 +90,10 @@ class Task:
         """Return how much of a written `text` is right, from 0 to 1; `None` where an answer is right or wrong."""
         return None
 
+    def chance_levels(self, problems: list[Problem]) -> dict[str, float]:
+        """Return the accuracy on `problems` of guesses that know the format, by what they do; none by default."""
+        return {}
+
     def kind(self, prompt: str) -> str | None:
         """Return which kind of problem `prompt` is, for accuracy by kind; `None` where a task has one kind only."""
         return None

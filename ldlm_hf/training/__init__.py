@@ -3,6 +3,7 @@
 from .checkpoints import last_complete_checkpoint
 from .ema import EMACallback
 from .optimizers import MuonWithAdamW
+from .problems import load_problems
 from .progress import TimestepBuckets
 from .recipes import merge_recipes, read_recipe, read_section, recipe_names, run_stage
 from .trainer import ReproducibleTrainer, ReproducibleTrainingArguments
@@ -15,6 +16,7 @@ __all__ = [
     "ReproducibleTrainingArguments",
     "TimestepBuckets",
     "last_complete_checkpoint",
+    "load_problems",
     "merge_recipes",
     "read_recipe",
     "read_section",

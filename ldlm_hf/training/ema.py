@@ -10,6 +10,8 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 from transformers import TrainerCallback
 
+from .checkpoints import has_adapters, load_weights
+
 
 EMA_FOLDER = "ema"
 
@@ -22,7 +24,7 @@ class EMACallback(TrainerCallback):
         if not 0 <= decay < 1:
             raise ValueError(f"`ema_decay` has to lie in [0, 1), but is {decay}.")
         self.model = model
-        self.average = EMAModel(model.parameters(), decay=decay, foreach=True)
+        self.average = EMAModel(self._parameters(), decay=decay, foreach=True)
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Move the average to where the model is."""
@@ -30,17 +32,17 @@ class EMACallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         """Take one step of the average."""
-        self.average.step(self.model.parameters())
+        self.average.step(self._parameters())
 
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:
         """Put the averaged weights into the model for the duration of a `with` block."""
-        self.average.store(self.model.parameters())
-        self.average.copy_to(self.model.parameters())
+        self.average.store(self._parameters())
+        self.average.copy_to(self._parameters())
         try:
             yield self.model
         finally:
-            self.average.restore(self.model.parameters())
+            self.average.restore(self._parameters())
 
     def save(self, folder: Path) -> None:
         """Save the averaged model under `folder/ema`, loadable by its class like any other."""
@@ -55,7 +57,17 @@ class EMACallback(TrainerCallback):
         """
         if not (folder / EMA_FOLDER).is_dir():
             raise OSError(f"{folder} has no folder {EMA_FOLDER!r}: it was saved by a run without `ema_decay`.")
-        averaged = type(self.model).from_pretrained(folder / EMA_FOLDER)
         device = self.average.shadow_params[0].device
-        self.average.shadow_params = [parameter.detach().to(device) for parameter in averaged.parameters()]
+        self.average.store(self._parameters())
+        try:
+            load_weights(self.model, folder / EMA_FOLDER)
+            self.average.shadow_params = [parameter.detach().to(device, copy=True) for parameter in self._parameters()]
+        finally:
+            self.average.restore(self._parameters())
         self.average.optimization_step = step
+
+    def _parameters(self) -> list[nn.Parameter]:
+        """Return what is averaged: everything, but of a model with adapters only those, not the many weights beneath."""
+        if not has_adapters(self.model):
+            return list(self.model.parameters())
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]

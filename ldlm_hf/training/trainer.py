@@ -2,7 +2,8 @@
 
 * Noise from `(seed, step, row)`: a run that is killed at any step and resumed ends in the same weights, bit for bit on one
   CPU, as one that never stopped, and its rows see the same noise however they are spread over processes and accumulation.
-* Models that are no `PreTrainedModel` (diffusers' `ModelMixin`) are saved with their configuration and resumed.
+* Models that are no `PreTrainedModel` (diffusers' `ModelMixin`) are saved with their configuration and resumed; of a model
+  with PEFT adapters, the adapters are.
 * An optional exponential moving average, and no pickle beside the optimizer's own files.
 """
 
@@ -19,7 +20,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
 from ..noise import row_generators
-from .checkpoints import last_complete_checkpoint
+from .checkpoints import last_complete_checkpoint, load_weights
 from .ema import EMACallback
 from .optimizers import MuonWithAdamW
 
@@ -60,7 +61,7 @@ class ReproducibleTrainer(Trainer):
         if self.ema is not None:
             self.add_callback(self.ema)
         self._micro_batch = 0
-        self._evaluation_row = 0
+        self._evaluation_batch = 0
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Train; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, or starts if there is none."""
@@ -91,14 +92,16 @@ class ReproducibleTrainer(Trainer):
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Evaluate, with the averaged weights where there are any, always under the same noise."""
-        self._evaluation_row = 0
+        self._evaluation_batch = 0
         with nullcontext() if self.ema is None else self.ema.applied():
             return super().evaluate(*args, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Return the loss of one evaluation batch."""
         with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
+            loss = self.compute_loss(model, self._prepare_inputs(inputs)).detach()
+        self._evaluation_batch += 1
+        return loss, None, None
 
     def save_final(self, folder: str | Path) -> None:
         """Save the result of the training: the averaged weights where there are any, and the tokenizer."""
@@ -111,12 +114,18 @@ class ReproducibleTrainer(Trainer):
 
     def generators(self, num_rows: int) -> list[torch.Generator]:
         """Return one generator for each row of the current micro-batch, the same whenever this step is run."""
+        first_row = self.rows(num_rows).start
         if not self.model.training:
-            first_row, self._evaluation_row = self._evaluation_row, self._evaluation_row + num_rows
             return row_generators(self.args.seed ^ EVALUATION_STREAM, 0, first_row, num_rows)
-        batch = self._micro_batch * self.args.world_size + self.args.process_index
-        first_row = batch * self.args.per_device_train_batch_size
         return row_generators(self.args.seed, self.state.global_step, first_row, num_rows)
+
+    def rows(self, num_rows: int) -> range:
+        """Return which rows the current micro-batch holds, of those that all processes see in this step or evaluation."""
+        batch, size = self._micro_batch, self.args.per_device_train_batch_size
+        if not self.model.training:
+            batch, size = self._evaluation_batch, self.args.per_device_eval_batch_size
+        first_row = (batch * self.args.world_size + self.args.process_index) * size
+        return range(first_row, first_row + num_rows)
 
     def _save_checkpoint(self, model, trial):
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
@@ -134,7 +143,7 @@ class ReproducibleTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         model = self.accelerator.unwrap_model(self.model if model is None else model)
-        model.load_state_dict(type(model).from_pretrained(resume_from_checkpoint).state_dict())
+        load_weights(model, resume_from_checkpoint)
         if self.ema is not None:
             state = self.state.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
             self.ema.load(Path(resume_from_checkpoint), state.global_step)

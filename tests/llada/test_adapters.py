@@ -74,7 +74,7 @@ def test_gradient_checkpointing_reaches_the_adapters(tmp_path):
         settings = {"max_steps": 2, "optim": "sgd", "learning_rate": 1.0, "gradient_checkpointing": checkpointing}
         trainer = make_trainer(tmp_path / str(checkpointing), adapted(lora_dropout=0.0), **settings)
         layer = trainer.model.get_base_model().model.layers[0]
-        layer.mlp.register_forward_hook(lambda *args, which=checkpointing: calls.append(which))
+        layer.mlp.register_forward_pre_hook(lambda *args, which=checkpointing: calls.append(which))
         before = trained(trainer.model)
         trainer.train()
         results.append(trained(trainer.model))

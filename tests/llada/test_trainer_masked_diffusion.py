@@ -119,7 +119,7 @@ def test_what_saves_memory_does_not_change_the_training(tmp_path, settings, forw
     results, calls = [], []
     for name, extra in (("plain", {}), ("saving", settings)):
         trainer = make_trainer(tmp_path / name, max_steps=2, optim="sgd", learning_rate=0.1, **extra)
-        trainer.model.model.layers[0].mlp.register_forward_hook(lambda *args, name=name: calls.append(name))
+        trainer.model.model.layers[0].mlp.register_forward_pre_hook(lambda *args, name=name: calls.append(name))
         trainer.train()
         results.append(weights(trainer))
     assert calls.count("saving") == forwards

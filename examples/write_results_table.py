@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from ldlm_hf.evaluation import write_results
 from ldlm_hf.model_card import load_results, percent, write_model_card
+from ldlm_hf.plots import plot_accuracy
 
 
 ROOT = Path(__file__).parents[1]
@@ -31,8 +32,10 @@ END = "<!-- end of results -->"
 
 def main() -> None:
     """Rewrite the cards and the table in place."""
-    hand_out_tables(ROOT / "results" / "tables.json", ROOT / "model_cards")
-    for card in shipped(ROOT / "model_cards"):
+    cards = ROOT / "model_cards"
+    hand_out_tables(ROOT / "results" / "tables.json", cards)
+    draw_sizes(ROOT / "results" / "ablations" / "results" / "size.json", cards / "ldlm-two-digit-addition")
+    for card in shipped(cards):
         write_model_card(load_results(card / "results"), card / "README.md")
     study = ROOT / "results" / "ablations" / "results"
     if study.is_dir():
@@ -40,6 +43,22 @@ def main() -> None:
         place.write_text(ablations(study, ROOT / "results" / "tables.json"))
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text(), ROOT / "model_cards"))
+
+
+def draw_sizes(section: Path, card: Path) -> None:
+    """Draw accuracy against parameters into the card of the task that the study is about."""
+    if not section.exists():
+        return
+    study = json.loads(section.read_text())["size"]
+    points = [
+        {"answer_accuracy": row["mean"], **{key: row[key] for key in ("parameters", "num_problems")}}
+        for row in study["rows"]
+    ]
+    place = "figures/accuracy_against_parameters.png"
+    plot_accuracy(points, card / place, against="parameters", label="parameters")
+    figures = json.loads((card / "results" / "figures.json").read_text())["figures"]
+    title = f"Accuracy against parameters, mean over {len(study['seeds'])} seeds after {study['steps']:,} steps of {study['batch_size']}"
+    write_results(card / "results" / "figures.json", {"figures": {**figures, title: place}})
 
 
 def hand_out_tables(tables: Path, model_cards: Path) -> None:
@@ -73,16 +92,16 @@ def ablations(folder: Path, tables: Path) -> str:
     rows = {row["name"]: row for section in sections.values() for row in section["rows"]}
     measured = json.loads(tables.read_text())["tables"] if tables.exists() else {}
     cards = ROOT / "model_cards"
-    curves = {card.name: card / "results" / "curves.json" for card in shipped(cards)}
-    decisions = {
-        name: json.loads(path.read_text())["answer_decision"] for name, path in curves.items() if path.exists()
-    }
+    curves = {card.name: load_results(card / "results") for card in shipped(cards)}
+    decisions = {name: curve["answer_decision"] for name, curve in curves.items() if "answer_decision" in curve}
+    trial = folder.parent / "trials" / "three_operations_adaln_zero.json"
     context = {
         "sections": sections,
         "rows": rows,
         "tables": measured,
         "comparison": load_results(cards / "ldlm-addition" / "results").get("comparison"),
         "decided": {name: steps[0]["share_final"] for name, steps in decisions.items()},
+        "three_operations": json.loads(trial.read_text())["evaluation"] if trial.exists() else None,
     }
     template = Environment(trim_blocks=False, undefined=StrictUndefined).from_string(TEMPLATE.read_text())
     return template.render(**context, percent=percent, titles=TITLES).rstrip() + "\n"

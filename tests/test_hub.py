@@ -8,24 +8,43 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from ldlm_hf import LatentDiT, LatentReasoningPipeline, TextLatentAutoencoder, TextLatentAutoencoderConfig
+from ldlm_hf import (
+    LatentDiT,
+    LatentReasoningPipeline,
+    LLaDAForMaskedDiffusion,
+    MaskedDiffusionPipeline,
+    TextLatentAutoencoder,
+    TextLatentAutoencoderConfig,
+)
+from ldlm_hf.pipeline import ReasoningPipeline
 from tests.fake_hub import Fault
+from tests.llada.tiny_llada import tiny_llada, tiny_masked_pipeline
 from tests.tiny import tiny_autoencoder, tiny_denoiser, tiny_pipeline
 
 
 NAME = "tester/tiny"
-MAKERS = {LatentDiT: tiny_denoiser, TextLatentAutoencoder: tiny_autoencoder, LatentReasoningPipeline: tiny_pipeline}
+MAKERS = {
+    LatentDiT: tiny_denoiser,
+    TextLatentAutoencoder: tiny_autoencoder,
+    LatentReasoningPipeline: tiny_pipeline,
+    LLaDAForMaskedDiffusion: tiny_llada,
+    MaskedDiffusionPipeline: tiny_masked_pipeline,
+}
 CONFIGURATIONS = {
     LatentDiT: "config.json",
     TextLatentAutoencoder: "config.json",
     LatentReasoningPipeline: "model_index.json",
+    LLaDAForMaskedDiffusion: "config.json",
+    MaskedDiffusionPipeline: "model_index.json",
 }
 WEIGHTS = {
     LatentDiT: "diffusion_pytorch_model.safetensors",
     TextLatentAutoencoder: "model.safetensors",
     LatentReasoningPipeline: "denoiser/diffusion_pytorch_model.safetensors",
+    LLaDAForMaskedDiffusion: "model.safetensors",
+    MaskedDiffusionPipeline: "model/model.safetensors",
 }
 every_class = pytest.mark.parametrize("cls", MAKERS, ids=lambda cls: cls.__name__)
 
@@ -39,8 +58,8 @@ def push(cls, **options):
 
 def weights(thing) -> dict[str, torch.Tensor]:
     """Return every tensor of a model or pipeline."""
-    if isinstance(thing, LatentReasoningPipeline):
-        parts = {"autoencoder": thing.autoencoder, "denoiser": thing.denoiser}
+    if isinstance(thing, ReasoningPipeline):
+        parts = {name: part for name, part in thing.components.items() if isinstance(part, torch.nn.Module)}
         return {f"{part}.{name}": value for part, model in parts.items() for name, value in weights(model).items()}
     return thing.state_dict()
 
@@ -77,6 +96,24 @@ def test_an_autoencoder_comes_back_through_the_auto_classes(hub, tmp_path):
     pulled = AutoModel.from_pretrained(NAME, cache_dir=tmp_path)
     assert type(pulled) is TextLatentAutoencoder
     assert_equal(pushed, pulled)
+
+
+def test_a_llada_comes_back_through_the_auto_class_that_its_published_configuration_names(hub, tmp_path):
+    pushed = push(LLaDAForMaskedDiffusion)
+    pulled = AutoModelForCausalLM.from_pretrained(NAME, cache_dir=tmp_path)
+    assert type(pulled) is LLaDAForMaskedDiffusion
+    assert_equal(pushed, pulled)
+
+
+def test_a_pulled_masked_pipeline_writes_as_the_pushed_one(hub, tmp_path):
+    pushed = push(MaskedDiffusionPipeline)
+    pulled = MaskedDiffusionPipeline.from_pretrained(NAME, cache_dir=tmp_path)
+    pulled.set_progress_bar_config(disable=True)
+    outputs = [pipeline(["3+5+2", "1+2+3+4"], gen_length=8, block_length=4) for pipeline in (pushed, pulled)]
+    assert torch.equal(outputs[0].sequences, outputs[1].sequences)
+    files = hub.repositories[NAME].files
+    assert b'"ldlm_hf",\n    "MaskedDiffusionScheduler"' in files["model_index.json"]
+    assert f'MaskedDiffusionPipeline.from_pretrained("{NAME}")' in files["README.md"].decode()
 
 
 def test_a_pulled_pipeline_answers_as_the_pushed_one(hub, tmp_path):

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from ldlm_hf import LatentReasoningPipeline
-from ldlm_hf.evaluation import environment, evaluate_pipeline, write_results
+from ldlm_hf.evaluation import environment, evaluate_pipeline, load_pipeline, write_results
 from ldlm_hf.ldlm.published import PUBLISHED_TABLES
 from ldlm_hf.model_card import load_results, render_model_card, write_model_card
 
@@ -317,7 +316,7 @@ def test_shipped_cards_are_rendered_from_their_results(path, hub, tmp_path):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
 def test_shipped_weights_answer_as_their_card_says(path):
     results = load_results(path.parent / "results")
-    pipeline = LatentReasoningPipeline.from_pretrained(path.parent)
+    pipeline = load_pipeline(path.parent)
     problems = pipeline.task.to_dataset(results["evaluation"]["split"], 200)
     steps = results["evaluation"]["num_inference_steps"]
     records = evaluate_pipeline(pipeline, problems, num_inference_steps=steps, show_progress=False)
@@ -341,5 +340,6 @@ def test_the_study_of_settings_is_that_of_its_results():
     text = (root / "model_cards" / "ldlm-addition" / "ABLATIONS.md").read_text()
     assert ablations(place, tables) == text
     cards = [load_results(card.parent / "results") for card in SHIPPED]
-    results = [*cards, *(json.loads(path.read_text()) for path in [*place.glob("*.json"), tables])]
+    files = [*place.glob("*.json"), *place.parent.glob("trials/*.json"), tables]
+    results = [*cards, *(json.loads(path.read_text()) for path in files)]
     assert typed_figures(text, results) == set()

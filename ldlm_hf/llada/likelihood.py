@@ -117,8 +117,8 @@ def _draw_masks(length: int, draws: int, stratified: bool, generator: torch.Gene
         counts = (start + torch.arange(draws) * length // draws) % length + 1
     else:
         counts = torch.randint(1, length + 1, (draws,), generator=generator)
-    ranks = torch.rand(draws, length, generator=generator).argsort(dim=1).argsort(dim=1)
-    return ranks < counts[:, None]
+    order = torch.rand(draws, length, generator=generator).argsort(dim=1)
+    return order < counts[:, None]
 
 
 def _losses(

@@ -173,7 +173,7 @@ def _load(cls: type, from_pretrained: Callable, source: str, args: tuple, kwargs
     except torch.OutOfMemoryError:  # says itself what is wrong
         raise
     except (SafetensorError, RuntimeError) as error:
-        raise OSError(f"{str(source)!r} could not be loaded: {error}") from error
+        raise OSError(f"{str(source)!r} has weights that could not be loaded: {error}") from error
     check_complete(cls.__name__, source, info)
     unexpected = sorted(info["unexpected_keys"])
     if unexpected:

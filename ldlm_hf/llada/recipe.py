@@ -151,8 +151,9 @@ def _make_model(recipe: MaskedDiffusionRecipe, train: Dataset) -> tuple[PreTrain
     if recipe.pretrained is not None:
         tokenizer = AutoTokenizer.from_pretrained(recipe.pretrained)
         model = load_model(recipe.pretrained)
-        is_ready = model.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES or model.config.is_causal is False
-        return (model if is_ready else from_causal_lm(model, tokenizer)), tokenizer
+        is_masked_lm = model.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        is_causal = not is_masked_lm and getattr(model.config, "is_causal", True)  # most configurations do not say
+        return (from_causal_lm(model, tokenizer) if is_causal else model), tokenizer
     task = recipe.make_task()
     texts = [text for name in ("prompt", "target", "text") if name in train.column_names for text in train[name]]
     tokenizer = build_tokenizer(texts, () if task is None else task.words(), **recipe.tokenizer)

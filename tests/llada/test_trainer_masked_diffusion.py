@@ -78,9 +78,8 @@ def test_loss_and_gradients_are_those_of_a_plain_reading(tmp_path, kind, normali
     assert model.config.mask_token_id == MASK
 
 
-@pytest.mark.parametrize("killed_at", [2, 5])
-@pytest.mark.parametrize("kind", ["prompts", "texts"])
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path, killed_at, kind):
+@pytest.mark.parametrize(("kind", "killed_at"), [("prompts", 2), ("texts", 5)])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, kind, killed_at):
     def make(folder, **arguments):
         settings = {"ema_decay": 0.9, "random_length_probability": 0.5, "logits_chunk_size": 9}
         dataset = reversals(40) if kind == "prompts" else texts(40)
@@ -214,18 +213,18 @@ def test_prompts_are_never_masked_and_padding_is_like_any_response(tmp_path):
 def test_texts_are_cut_to_every_length_in_training_only(tmp_path):
     trainer = make_trainer(tmp_path, dataset=texts(), random_length_probability=1.0)
     trainer.model.train()
-    lengths = torch.tensor([ids.shape[1] for ids in seen_tokens(trainer, 200)])
+    lengths = torch.tensor([ids.shape[1] for ids in seen_tokens(trainer, 120)])
     full = max(len(row) for row in trainer.train_dataset["input_ids"][:8])
     counts = lengths.bincount()
     assert len(counts) == full + 1
     assert counts[0] == 0
-    assert counts[1:].min() > 0.4 * 200 / full
+    assert counts[1:].min() > 0.3 * 120 / full
     trainer.model.eval()
     assert {ids.shape[1] for ids in seen_tokens(trainer, 5)} == {full}
     trainer.model.train()
     trainer.args.random_length_probability = 0.3
-    cut = [ids.shape[1] < full for ids in seen_tokens(trainer, 150)]
-    assert 0.15 < sum(cut) / 150 < 0.4
+    cut = [ids.shape[1] < full for ids in seen_tokens(trainer, 100)]
+    assert 0.15 < sum(cut) / 100 < 0.4
 
 
 def test_evaluations_see_the_same_noise_at_every_level_and_never_none(tmp_path):

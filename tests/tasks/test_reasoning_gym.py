@@ -10,7 +10,6 @@ import textwrap
 
 import pytest
 
-from ldlm_hf.tokenization import build_tokenizer
 from ldlm_hf.tasks import SPLITS
 from ldlm_hf.tasks.reasoning_gym import (
     RUN_AS_EXPRESSION,
@@ -21,6 +20,7 @@ from ldlm_hf.tasks.reasoning_gym import (
     _drawn,
     may_be_scored,
 )
+from ldlm_hf.tokenization import build_tokenizer
 
 
 gym = pytest.importorskip("reasoning_gym")

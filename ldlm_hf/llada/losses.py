@@ -97,9 +97,8 @@ def score_tokens(
 
 
 def _score(hidden_states: Tensor, labels: Tensor, head, excluded_token_id: int | None) -> tuple[Tensor, Tensor]:
-    logits = head(
-        hidden_states
-    ).float()  # in bfloat16 a log-softmax over a large vocabulary is off in the second digit
+    # In bfloat16 a log-softmax over a large vocabulary is off in the second digit.
+    logits = head(hidden_states).float()
     if excluded_token_id is not None:
         logits = logits.index_fill(-1, labels.new_tensor([excluded_token_id]), -torch.inf)
     return cross_entropy(logits, labels, reduction="none"), logits.detach().argmax(dim=-1) == labels

@@ -8,6 +8,7 @@ from torch import nn
 
 from ldlm_hf import LLaDAForMaskedDiffusion, MaskedDiffusionPipeline, MaskedDiffusionScheduler
 from ldlm_hf.llada.trainer_masked_diffusion import call_inside, even_times
+from ldlm_hf.noise import rand_rows
 from tests.llada.test_losses import LargestTensor
 from tests.llada.tiny_training import (
     EOS,
@@ -225,6 +226,18 @@ def test_texts_are_cut_to_every_length_in_training_only(tmp_path):
     trainer.args.random_length_probability = 0.3
     cut = [ids.shape[1] < full for ids in seen_tokens(trainer, 100)]
     assert 0.15 < sum(cut) / 100 < 0.4
+
+
+def test_a_text_that_was_cut_counts_with_the_length_it_has_left(tmp_path):
+    trainer = make_trainer(tmp_path, dataset=texts(), random_length_probability=1.0)
+    trainer.model.train()
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
+    for trainer.state.global_step in range(3):
+        loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+        probability = (1 - 1e-3) * rand_rows(trainer.generators(8)) + 1e-3
+        width = outputs["token_losses"].shape[1]
+        assert width < batch["input_ids"].shape[1]
+        torch.testing.assert_close(loss, (outputs["token_losses"].sum(1) / probability).mean() / width)
 
 
 def test_evaluations_see_the_same_noise_at_every_level_and_never_none(tmp_path):

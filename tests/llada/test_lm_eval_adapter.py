@@ -316,6 +316,13 @@ def test_a_bare_model_with_its_tokenizer_loads_as_a_pipeline_does(tmp_path):
         assert MaskedDiffusionLM(str(tmp_path / folder), dtype="bfloat16").pipeline.model.dtype == torch.bfloat16
 
 
+def test_a_given_pipeline_is_cast_and_stays_where_it_is_without_a_gpu():
+    # The command line asks for "cuda:0" where it is not told otherwise.
+    lm = MaskedDiffusionLM(tiny_masked_pipeline(task=None), dtype="bfloat16", device="cuda:0")
+    assert lm.pipeline.model.dtype == torch.bfloat16
+    assert lm.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def test_a_pushed_pipeline_loads_by_its_name(hub):
     tiny_masked_pipeline(task=None).push_to_hub("tester/masked")
     lm = MaskedDiffusionLM("tester/masked", n_mc=6)
@@ -336,7 +343,6 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path):
     pipeline.tokenizer.save_pretrained(tmp_path / "causal")
     with pytest.raises(ValueError, match="from_causal_lm"):
         MaskedDiffusionLM(str(tmp_path / "causal"))
-    assert MaskedDiffusionLM(pipeline, dtype="float16", device="cuda:0").pipeline.model.dtype == torch.float16
     with pytest.raises(ValueError, match="without a tokenizer"):
         MaskedDiffusionLM(MaskedDiffusionPipeline(pipeline.model, pipeline.scheduler))
 

@@ -35,6 +35,8 @@ def main() -> None:
     cards = ROOT / "model_cards"
     hand_out_tables(ROOT / "results" / "tables.json", cards)
     draw_sizes(ROOT / "results" / "ablations" / "results" / "size.json", cards / "ldlm-two-digit-addition")
+    hand_out_speed(ROOT / "results" / "llada" / "benchmark.json", cards)
+    hand_out_baselines(ROOT / "results" / "llada" / "results", cards)
     for card in shipped(cards):
         write_model_card(load_results(card / "results"), card / "README.md")
     study = ROOT / "results" / "ablations" / "results"
@@ -43,6 +45,55 @@ def main() -> None:
         place.write_text(ablations(study, ROOT / "results" / "tables.json"))
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text(), ROOT / "model_cards"))
+
+
+def hand_out_speed(benchmark: Path, model_cards: Path) -> None:
+    """Write how fast the benchmark sampled from a checkpoint, and from larger random weights, into its results."""
+    if not benchmark.exists():
+        return
+    file = json.loads(benchmark.read_text())
+    results = file["llada_benchmark"]
+    names = {
+        "plain": "the published loop",
+        "ours": "this package, the same tokens",
+        "prefix": "with a prefix cache",
+        "dual": "with a dual cache",
+        "threshold": "committing what is at least so probable:",
+    }
+    rows = []
+    for row in results["checkpoint"]["rows"]:
+        kind, number = row["sampler"].split("_")
+        name = f"{names[kind]} {number}" if kind == "threshold" else f"{names[kind]}, {number} a pass"
+        kept = {key: row[key] for key in ("tokens_per_forward", "tokens_per_second", "speedup")}
+        rows.append({"name": name, "answer_accuracy": row["accuracy"], **kept})
+    grid: dict[tuple, dict] = {}
+    for row in results["grid"]:
+        setting = tuple(row[key] for key in ("gen_length", "block_length"))
+        line = grid.setdefault(setting, {"gen_length": setting[0], "block_length": setting[1]})
+        line[row["sampler"]] = row["speedup"]
+        if row["sampler"] == "plain":
+            line["plain_tokens_per_second"] = row["tokens_per_second"]
+    speed = {
+        "rows": rows,
+        "num_problems": results["checkpoint"]["num_problems"],
+        "model": results["model"],
+        "grid": list(grid.values()),
+        "memory": results.get("memory"),
+        "machine": file["environment"]["processor"],
+        "command": results["command"],
+    }
+    place = model_cards / results["checkpoint"]["checkpoint"] / "results" / "speed.json"
+    write_results(place, {"speed": speed, "environment": file["environment"]})
+
+
+def hand_out_baselines(folder: Path, model_cards: Path) -> None:
+    """Write the baselines of a masked diffusion checkpoint, as the plan `recipes/llada/tables.yaml` calls them, into its results."""
+    for path in sorted(folder.glob("*.json")):
+        file = json.loads(path.read_text())
+        kept = ("name", "parameters", "accuracies", "mean", "standard_error")
+        rows = [{key: row[key] for key in kept} for row in file[path.stem]["rows"]]
+        place = model_cards / f"llada-{path.stem.replace('_', '-')}" / "results" / "baselines.json"
+        write_results(place, {"baselines": rows, "environment": file["environment"]})
 
 
 def draw_sizes(section: Path, card: Path) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.llada.tiny_llada import tiny_masked_pipeline
 from tests.tiny import LATENT_DIM, LATENT_LENGTH, tiny_denoiser, tiny_pipeline
 
 
@@ -37,3 +38,15 @@ def test_offloading_to_the_cpu_works():
     pipeline = tiny_pipeline()
     pipeline.enable_model_cpu_offload()
     assert pipeline(**ARGUMENTS, generator=generators()).latents.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_a_masked_pipeline_writes_on_cuda(dtype, cache):
+    pipeline = tiny_masked_pipeline().to("cuda", dtype)
+    output = pipeline(["1+2+3", "3+5+2+4"], gen_length=8, block_length=4, cache=cache, threshold=0.9)
+    assert output.sequences.device.type == "cuda"
+    assert not (output.sequences == pipeline.language_model.mask_token_id).any()
+    seeds = [torch.Generator("cuda").manual_seed(i) for i in range(2)]
+    drawn = pipeline(["1+2+3", "3+5+2+4"], gen_length=8, block_length=4, temperature=0.9, generator=seeds)
+    assert len(drawn.texts) == 2

@@ -106,6 +106,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.quick:
         vars(args).update(QUICK)
+    if args.prompt_length % args.whole[1]:
+        parser.error(
+            f"--prompt_length {args.prompt_length} has to be whole blocks of {args.whole[1]}, else grids differ"
+        )
     return args
 
 

@@ -38,8 +38,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..arguments import check_integer, check_option
 from ..schedulers import MaskedDiffusionScheduler
@@ -56,6 +55,7 @@ from .evaluation_requests import (
 from .likelihood import conditional_log_likelihood
 from .pipeline_inputs import pad_left
 from .pipeline_masked_diffusion import MaskedDiffusionPipeline
+from .recipe import load_model
 
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -354,11 +354,9 @@ def load_pipeline(pretrained: str, dtype: str | None = None) -> MaskedDiffusionP
     try:
         DiffusionPipeline.load_config(pretrained)
     except OSError:  # no pipeline; if there is nothing at all, the next line says so
-        config = AutoConfig.from_pretrained(pretrained)
+        model = load_model(pretrained, **options)
     else:
         return MaskedDiffusionPipeline.from_pretrained(pretrained, **options)
-    is_masked_lm = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    model = (AutoModelForMaskedLM if is_masked_lm else AutoModelForCausalLM).from_pretrained(pretrained, **options)
     return MaskedDiffusionPipeline(model, MaskedDiffusionScheduler(), AutoTokenizer.from_pretrained(pretrained))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 from transformers import (
     AutoConfig,
@@ -114,11 +115,13 @@ def make_pipeline(
     return MaskedDiffusionPipeline(model, scheduler, tokenizer, **about)
 
 
-def load_model(source: str | Path) -> PreTrainedModel:
-    """Return the model in a folder or on the Hub, by the auto class that knows it, in float32."""
+def load_model(source: str | Path, dtype: torch.dtype | None = torch.float32) -> PreTrainedModel:
+    """Return the model in a folder or on the Hub, by the auto class that knows it; `None` keeps the dtype of its file."""
     config = AutoConfig.from_pretrained(source)
     is_masked_lm = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return (AutoModelForMaskedLM if is_masked_lm else AutoModelForCausalLM).from_pretrained(source)
+    return (AutoModelForMaskedLM if is_masked_lm else AutoModelForCausalLM).from_pretrained(
+        source, dtype=dtype or "auto"
+    )
 
 
 def _train(recipe: MaskedDiffusionRecipe, folder: Path, resume: bool) -> dict:

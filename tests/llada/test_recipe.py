@@ -7,9 +7,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ldlm_hf import LLaDAForMaskedDiffusion, MaskedDiffusionPipeline
-from ldlm_hf.llada.recipe import MaskedDiffusionRecipe, train_masked_diffusion
+from ldlm_hf.llada.recipe import MaskedDiffusionRecipe, load_model, train_masked_diffusion
 from ldlm_hf.tokenization import build_tokenizer
 from ldlm_hf.training import read_recipe, recipe_names
+from tests.llada.tiny_llada import tiny_llada
 
 
 RECIPES = Path(__file__).parents[2] / "examples" / "recipes" / "llada"
@@ -119,3 +120,9 @@ def test_adapters_are_merged_in_the_end(tmp_path):
 def test_a_wrong_recipe_is_refused_before_any_training(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         tiny_recipe(tmp_path, **changes)
+
+
+def test_a_model_stored_in_half_precision_is_trained_in_float32(tmp_path):
+    tiny_llada().to(torch.bfloat16).save_pretrained(tmp_path)
+    assert load_model(tmp_path).dtype == torch.float32
+    assert load_model(tmp_path, dtype=None).dtype == torch.bfloat16

@@ -45,6 +45,13 @@ from ldlm_hf.tasks import SPLITS, Problem, Task
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+SYSTEMS = {
+    "LatentReasoningPipeline": "latent_diffusion",
+    "MaskedDiffusionPipeline": "masked_diffusion",
+    "HexPipeline": "voting",
+}
+
+
 @dataclass
 class EvaluationArguments:
     """What to evaluate, on what, and how."""
@@ -155,7 +162,7 @@ def evaluate(
     modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
     sizes = {name: count_parameters(module) for name, module in modules.items()}
     results = {
-        "system": "latent_diffusion" if isinstance(pipeline, LatentReasoningPipeline) else "masked_diffusion",
+        "system": SYSTEMS[type(pipeline).__name__],
         "task": args.task or pipeline.config.task,
         "parameters": {**sizes, "total": sum(sizes.values())},
         "evaluation": {

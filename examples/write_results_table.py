@@ -17,6 +17,8 @@ from jinja2 import Environment, StrictUndefined
 from ldlm_hf.evaluation import write_results
 from ldlm_hf.model_card import load_results, percent, write_model_card
 from ldlm_hf.plots import plot_accuracy
+from ldlm_hf.training import read_recipe
+from ldlm_hf.vote_plots import plot_seconds, plot_votes, plot_work
 
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +27,14 @@ TITLES = {  # sections of `recipes/ldlm/ablations.yaml` beside the study itself
     "size": "Width of the denoiser",
     "training_set": "Size of the training set",
     "autoencoder": "Autoencoder, chain and tokens, every stage trained anew",
+}
+STUDIES = {  # of `run_hex_study.py`, in the order of the card
+    "exact_sigma_0": "exact, sigma 0",
+    "exact_sigma_0.7": "exact, sigma 0.7",
+    "exact_sigma_1.2": "exact, sigma 1.2",
+    "exact_null": "null: exact, random order",
+    "sudoku_4x4_early": "Sudoku, stopped early",
+    "countdown_3": "Countdown",
 }
 START = "<!-- results: written by examples/write_results_table.py, do not edit -->"
 END = "<!-- end of results -->"
@@ -37,6 +47,7 @@ def main() -> None:
     draw_sizes(ROOT / "results" / "ablations" / "results" / "size.json", cards / "ldlm-two-digit-addition")
     hand_out_speed(ROOT / "results" / "llada" / "benchmark.json", cards)
     hand_out_baselines(ROOT / "results" / "llada" / "results", cards)
+    hand_out_votes(ROOT / "results" / "hex", cards / "hex-voting")
     for card in shipped(cards):
         write_model_card(load_results(card / "results"), card / "README.md")
     study = ROOT / "results" / "ablations" / "results"
@@ -94,6 +105,40 @@ def hand_out_baselines(folder: Path, model_cards: Path) -> None:
         rows = [{key: row[key] for key in kept} for row in file[path.stem]["rows"]]
         place = model_cards / f"llada-{path.stem.replace('_', '-')}" / "results" / "baselines.json"
         write_results(place, {"baselines": rows, "environment": file["environment"]})
+
+
+def hand_out_votes(folder: Path, card: Path) -> None:
+    """Write the studies of votes, what they cost, and the paper's figures for its own tables into the card's results; draw them."""
+    if not (card / "results").is_dir():
+        return
+    studies = {}
+    for name, title in STUDIES.items():
+        if (folder / f"{name}.json").exists():
+            study = json.loads((folder / f"{name}.json").read_text())
+            kept = ("gate", "best_on_dev", "single_paths", "curve", "work", "num_problems", "command", "environment")
+            rows = {row["name"]: row for row in study["rows"]}
+            studies[name] = {"title": title, "rows": rows, **{key: study[key] for key in kept}}
+    published = {
+        name: read_recipe(ROOT / "examples" / "recipes" / "hex" / name)["published"]
+        for name in ("gsm8k", "math500", "arc_challenge", "truthful_qa")
+    }
+    paper = {name: {row: round(value / 100, 4) for row, value in rows.items()} for name, rows in published.items()}
+    figures = {
+        "Accuracy and ties against the number of votes": "figures/votes.png",
+        "Accuracy against forward passes": "figures/work.png",
+        "Seconds against votes": "figures/seconds.png",
+    }
+    speed = json.loads((folder / "speed.json").read_text())["hex_speed"]
+    (card / "figures").mkdir(exist_ok=True)
+    named = {study["title"]: study for study in studies.values()}
+    plot_votes({title: study["curve"] for title, study in named.items()}, card / "figures" / "votes.png")
+    plot_work({title: study["work"] for title, study in named.items()}, card / "figures" / "work.png")
+    plot_seconds(speed["rows"], card / "figures" / "seconds.png")
+    results = {"studies": studies, "hex_speed": speed, "figures": figures, "paper": paper}
+    write_results(
+        card / "results" / "studies.json",
+        {**results, "paper_rows": sorted({row for rows in paper.values() for row in rows})},
+    )
 
 
 def draw_sizes(section: Path, card: Path) -> None:

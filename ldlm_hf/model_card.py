@@ -2,7 +2,7 @@
 
 The files in a `results/` folder are merged; the keys a card knows, each optional but the first three:
 
-* `system`: `"latent_diffusion"` (by default) or `"masked_diffusion"`, which decides the card's template
+* `system`: `"latent_diffusion"` (by default), `"masked_diffusion"` or `"voting"`, which decides the card's template
 * `model_name`, `task`, `evaluation` {answer_accuracy, standard_error, exact_match, step_accuracy, consistency,
   invalid_rate, num_problems, by_steps[{steps, answer_accuracy, num_problems}], num_inference_steps, guidance_scale,
   scheduler, seed, dtype, split, command}
@@ -23,6 +23,8 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
 * `threshold_curve` [{threshold, answer_accuracy, mean_nfe, num_problems}]; `chance_levels` {what: accuracy}; `baselines`
   [{name, parameters, accuracies, mean, standard_error}]; `speed` {rows[{name, answer_accuracy, tokens_per_forward,
   tokens_per_second, speedup}], machine, command}: of masked diffusion
+* `studies` {name: {title, rows, gate, single_paths, curve, work, num_problems, command}}, `hex_speed`, `paper` {recipe: {row:
+  published accuracy}}, `paper_rows`: of votes, see `examples/run_hex_study.py` and `run_hex_benchmark.py`
 * `paper_size` {rows[{conditioning, num_layers, mode, precision, samples_per_second, share_of_matrix_rate}], hidden_size,
   batch_size, clock, compiled, cost{training, sampling, figure} or none, command}
 """
@@ -44,8 +46,16 @@ EVALUATION_KEYS = (
     *("answer_accuracy", "standard_error", "invalid_rate", "by_steps"),
     *("num_problems", "num_inference_steps", "guidance_scale", "scheduler", "seed", "dtype", "split", "command"),
 )
-SYSTEM_KEYS = {"latent_diffusion": ("exact_match", "step_accuracy", "consistency"), "masked_diffusion": ()}
-TEMPLATES = {"latent_diffusion": "model_card_template.md", "masked_diffusion": "masked_model_card_template.md"}
+SYSTEM_KEYS = {  # further figures of the evaluation
+    "latent_diffusion": ("exact_match", "step_accuracy", "consistency"),
+    "masked_diffusion": (),
+    "voting": ("mean_nfe", "sampling"),
+}
+TEMPLATES = {
+    "latent_diffusion": "model_card_template.md",
+    "masked_diffusion": "masked_model_card_template.md",
+    "voting": "voting_model_card_template.md",
+}
 
 
 def load_results(folder: str | Path) -> dict:

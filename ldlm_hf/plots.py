@@ -39,7 +39,7 @@ def plot_accuracy(
     """
     if not curve:
         raise ValueError("`curve` has to hold at least one point.")
-    figure = _figure(7.0, 4.2, "constrained")
+    figure = blank_figure(7.0, 4.2)
     axes = figure.add_subplot()
     steps = sorted({point[against] for point in curve})
     names = list(dict.fromkeys(point.get("scheduler", "") for point in curve))
@@ -90,7 +90,7 @@ def plot_decoding_trajectory(trajectory: list[tuple[int, str]], path: str | Path
         last = len(trajectory) - 1
         trajectory = [trajectory[round(row * last / (MAX_ROWS - 1))] for row in range(MAX_ROWS)]
     final = trajectory[-1][1].split()
-    figure = _figure(9.0, 0.9 + 0.27 * len(trajectory), None)
+    figure = blank_figure(9.0, 0.9 + 0.27 * len(trajectory), None)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(0, 1)
@@ -129,7 +129,7 @@ def plot_answer_decision(decision: list[dict], path: str | Path, chance: float |
     """
     if not decision:
         raise ValueError("`decision` has to hold at least one step.")
-    figure = _figure(7.0, 4.2, "constrained")
+    figure = blank_figure(7.0, 4.2)
     axes = figure.add_subplot()
     timesteps = [step["timestep"] for step in decision]
     count = decision[0]["num_problems"]
@@ -177,7 +177,7 @@ def plot_cost_model(points: list[dict], path: str | Path) -> None:
     if not points:
         raise ValueError("`points` has to hold at least one point.")
     panels = {"latents": "latents", "layers": "layers", "batch": "batch size", "steps": "denoising steps"}
-    figure = _figure(10.0, 3.4, "constrained")
+    figure = blank_figure(10.0, 3.4)
     shown = [name for name in panels if any(point["vary"] == name for point in points)]
     for axes, name in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
         values = sorted({point["value"] for point in points if point["vary"] == name})
@@ -205,7 +205,8 @@ def plot_cost_model(points: list[dict], path: str | Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _figure(width: float, height: float, layout: str | None) -> Figure:
+def blank_figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+    """Return an empty white figure, so many inches wide and high."""
     from matplotlib.figure import Figure  # an extra; drawn without a display
 
     return Figure(figsize=(width, height), layout=layout, facecolor="white")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,12 @@ class VoteTable(Sequence[Vote]):
     def share_empty(self) -> float:
         """Return the share of the votes that are nothing but end-of-text tokens (the collapse of HEX, Table 1)."""
         return fmean(vote.is_empty for vote in self._votes)
+
+    def plot(self, path: str | Path, is_correct: Callable[[Vote], bool], num_draws: int = 20, title: str = "") -> None:
+        """Draw accuracy and tie rate against the number of votes as a PNG file; arguments as of `curve`."""
+        from .vote_plots import plot_votes
+
+        plot_votes({title: self.curve(is_correct, num_draws=num_draws)}, path)
 
     def curve(
         self,

@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import fmean
 from time import perf_counter
 
-import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -30,6 +29,7 @@ from ldlm_hf.hex.configuration_exact_denoiser import exact_denoiser_tokenizer, i
 from ldlm_hf.hex.draws import Outcome, VotePool, paired_difference
 from ldlm_hf.hex.paths import list_candidates
 from ldlm_hf.noise import row_generators
+from ldlm_hf.result_log import ResultLog
 from ldlm_hf.training import read_recipe
 from ldlm_hf.votes import spelled
 
@@ -89,6 +89,16 @@ class Study:
     problems_at_once: int = 100
     suppress_confidence_of_eos: bool = False
     published: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that there are as many paths of one schedule, and of random ones, as a vote over all schedules casts."""
+        needed = self.num_seeds * len(self.block_lengths)
+        for name, there in (("pool_seeds", self.pool_seeds), ("random_schedules", self.random_schedules or needed)):
+            if there < needed:
+                raise ValueError(
+                    f"`{name}` has to be at least {needed}, `num_seeds` times the block lengths, so that all votes are "
+                    f"equally many, but is {there}."
+                )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -181,7 +191,7 @@ class Runner:
                 suffix = "" if temperature == study.temperature else f"_t{temperature}"
                 rows[f"{kind}_b{length}{suffix}"] = outcome
             own = [outcomes[study.temperature, length] for length in study.block_lengths]
-            rows[f"{kind}_mean"] = mean_outcome(own)
+            rows[f"{kind}_mean"] = Outcome.mean(own)
             rows[f"{kind}_best_on_dev"] = self.best_on_dev(kind, outcomes)
         return rows
 
@@ -191,7 +201,7 @@ class Runner:
             max(outcomes, key=lambda key: outcomes[key].accuracy[other].mean()) for other in reversed(self.halves)
         ]
         self.chosen[kind] = [dict(zip(("temperature", "block_length"), best, strict=True)) for best in chosen]
-        return join_outcomes([outcomes[best].part(half) for best, half in zip(chosen, self.halves, strict=True)])
+        return Outcome.join([outcomes[best].part(half) for best, half in zip(chosen, self.halves, strict=True)])
 
     def random_schedules(self) -> Outcome:
         """Return the vote over random block schedules, each with one seed."""
@@ -244,11 +254,11 @@ class Runner:
             count = seeds * len(study.block_lengths)
             if count <= study.pool_seeds:
                 own = [pool.hold(pool.draw_seeds([b], count, study.num_draws)) for b in study.block_lengths]
-                outcomes.append(("seeds", mean_outcome(own)))
+                outcomes.append(("seeds", Outcome.mean(own)))
             points += [{"voters": name, **outcome.summary()} for name, outcome in outcomes]
         for count in range(1, min(12, study.pool_seeds) + 1):  # odd and even numbers apart
             own = [pool.hold(pool.draw_seeds([b], count, study.num_draws)) for b in study.block_lengths]
-            points.append({"voters": "few_seeds", **mean_outcome(own).summary()})
+            points.append({"voters": "few_seeds", **Outcome.mean(own).summary()})
         return points
 
     def work(self, pool: VotePool) -> list[dict]:
@@ -308,15 +318,12 @@ class Runner:
         self, name: str, arguments: dict, describe: Callable, num_problems: int | None = None
     ) -> Iterator[list[dict]]:
         """Yield what became of the problems, a few at a time; what is in the file already is not run again."""
-        path = Path(self.study.output_dir) / f"{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.is_file() else []
-        done = [json.loads(line) for line in lines if line.endswith("]")]  # a broken last line was not written whole
-        if len(done) < len(lines):
-            path.write_text("".join(f"{json.dumps(part)}\n" for part in done))
-        yield from done
+        source = {name: getattr(self.study, name) for name in ("pipeline", "model", "exact_denoiser", "task", "split")}
         size, asked = self.study.problems_at_once, self.problems[:num_problems]
-        for start in range(len(done) * size, len(asked), size):
+        settings = {**source, "num_problems": len(asked), "problems_at_once": size, "arguments": arguments}
+        log = ResultLog(Path(self.study.output_dir) / f"{name}.jsonl", settings)
+        yield from log
+        for start in range(len(log) * size, len(asked), size):
             problems = asked[start : start + size]
             output = self.pipeline(
                 [prompt for prompt, _ in problems],
@@ -325,8 +332,7 @@ class Runner:
                 **arguments,
             )
             part = describe(output, start, problems, self.judge)
-            with path.open("a") as file:
-                file.write(json.dumps(part) + "\n")
+            log.append(part)
             print(f"{name}: {start + len(problems)} of {len(asked)}", file=sys.stderr)
             yield part
 
@@ -378,22 +384,6 @@ def vote_of(row: dict) -> Vote:
     lengths = [int(length) for length in row["block_length"].split()]
     fields = {key: value for key, value in row.items() if key != "is_correct"}
     return Vote(**{**fields, "block_length": lengths[0] if len(lengths) == 1 else tuple(lengths)})
-
-
-def join_outcomes(parts: list[Outcome]) -> Outcome:
-    """Return what came of several sets of problems as one."""
-    names = ("accuracy", "tie_rate", "coverage", "oracle")
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    return Outcome(**joined, num_votes=parts[0].num_votes, nfe=fmean(part.nfe for part in parts))
-
-
-def mean_outcome(outcomes: list[Outcome]) -> Outcome:
-    """Return the mean of what several ways come to."""
-    names = ("accuracy", "tie_rate", "coverage", "oracle")
-    means = {name: sum(getattr(outcome, name) for outcome in outcomes) / len(outcomes) for name in names}
-    return Outcome(
-        **means, num_votes=outcomes[0].num_votes, nfe=sum(outcome.nfe for outcome in outcomes) / len(outcomes)
-    )
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def hand_out_votes(folder: Path, card: Path) -> None:
     plot_votes({title: study["curve"] for title, study in named.items()}, card / "figures" / "votes.png")
     plot_work({title: study["work"] for title, study in named.items()}, card / "figures" / "work.png")
     plot_seconds(speed["rows"], card / "figures" / "seconds.png")
-    results = {"studies": studies, "hex_speed": speed, "figures": figures, "paper": paper}
+    results = {"studies": studies, "hex_speed": speed, "figures": figures, "paper_tables": paper}
     write_results(
         card / "results" / "studies.json",
         {**results, "paper_rows": sorted({row for rows in paper.values() for row in rows})},

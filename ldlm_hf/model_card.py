@@ -23,7 +23,7 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
 * `threshold_curve` [{threshold, answer_accuracy, mean_nfe, num_problems}]; `chance_levels` {what: accuracy}; `baselines`
   [{name, parameters, accuracies, mean, standard_error}]; `speed` {rows[{name, answer_accuracy, tokens_per_forward,
   tokens_per_second, speedup}], machine, command}: of masked diffusion
-* `studies` {name: {title, rows, gate, single_paths, curve, work, num_problems, command}}, `hex_speed`, `paper` {recipe: {row:
+* `studies` {name: {title, rows, gate, single_paths, curve, work, num_problems, command}}, `hex_speed`, `paper_tables` {recipe: {row:
   published accuracy}}, `paper_rows`: of votes, see `examples/run_hex_study.py` and `run_hex_benchmark.py`
 * `paper_size` {rows[{conditioning, num_layers, mode, precision, samples_per_second, share_of_matrix_rate}], hidden_size,
   batch_size, clock, compiled, cost{training, sampling, figure} or none, command}

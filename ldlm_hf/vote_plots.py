@@ -41,6 +41,7 @@ def plot_votes(curves: dict[str, list[dict]], path: str | Path) -> None:
             _tidy(axes)
         grid[0, column].set_title(title, color=INK, loc="left", fontsize=10)
         grid[1, column].set_xlabel("votes")
+        grid[1, column].xaxis.get_major_locator().set_params(integer=True)
     grid[0, 0].set_ylabel("answers correct [%]")
     grid[1, 0].set_ylabel("ties [%]")
     _legend(figure, grid[0, 0])
@@ -66,7 +67,7 @@ def plot_work(ways: dict[str, list[dict]], path: str | Path) -> None:
         for name in names:
             line = sorted((point for point in points if point["way"] == name), key=lambda point: point["nfe"])
             values = [100 * point["answer_accuracy"] for point in line]
-            label = WAYS.get(name, f"keep what {name.removeprefix('keep_')} agree on")
+            label = WAYS.get(name) or f"keep what {float(name.removeprefix('keep_')):.0%} agree on"
             axes.plot([p["nfe"] for p in line], values, "o-", color=colors[name], label=label, markersize=4)
         axes.set_title(title, color=INK, loc="left", fontsize=10)
         axes.set_xlabel("forward passes")
@@ -98,6 +99,7 @@ def plot_seconds(rows: list[dict], path: str | Path) -> None:
         line = sorted((row for row in rows if row["way"] == way), key=lambda row: row["num_votes"])
         axes.plot([row["num_votes"] for row in line], [row["seconds"] for row in line], "o-", color=color, label=label)
     axes.set_xlabel("votes")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("seconds")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)

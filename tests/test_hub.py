@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from ldlm_hf import (
+    HexPipeline,
     LatentDiT,
     LatentReasoningPipeline,
     LLaDAForMaskedDiffusion,
@@ -20,6 +21,7 @@ from ldlm_hf import (
 )
 from ldlm_hf.pipeline import ReasoningPipeline
 from tests.fake_hub import Fault
+from tests.hex.tiny_hex import tiny_hex_pipeline
 from tests.llada.tiny_llada import tiny_llada, tiny_masked_pipeline
 from tests.tiny import tiny_autoencoder, tiny_denoiser, tiny_pipeline
 
@@ -31,6 +33,7 @@ MAKERS = {
     LatentReasoningPipeline: tiny_pipeline,
     LLaDAForMaskedDiffusion: tiny_llada,
     MaskedDiffusionPipeline: tiny_masked_pipeline,
+    HexPipeline: lambda: tiny_hex_pipeline()[0],
 }
 CONFIGURATIONS = {
     LatentDiT: "config.json",
@@ -38,6 +41,7 @@ CONFIGURATIONS = {
     LatentReasoningPipeline: "model_index.json",
     LLaDAForMaskedDiffusion: "config.json",
     MaskedDiffusionPipeline: "model_index.json",
+    HexPipeline: "model_index.json",
 }
 WEIGHTS = {
     LatentDiT: "diffusion_pytorch_model.safetensors",
@@ -45,6 +49,7 @@ WEIGHTS = {
     LatentReasoningPipeline: "denoiser/diffusion_pytorch_model.safetensors",
     LLaDAForMaskedDiffusion: "model.safetensors",
     MaskedDiffusionPipeline: "model/model.safetensors",
+    HexPipeline: "model/model.safetensors",
 }
 every_class = pytest.mark.parametrize("cls", MAKERS, ids=lambda cls: cls.__name__)
 

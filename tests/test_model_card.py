@@ -319,7 +319,8 @@ def test_shipped_weights_answer_as_their_card_says(path):
     pipeline = load_pipeline(path.parent)
     problems = pipeline.task.to_dataset(results["evaluation"]["split"], 200)
     steps = results["evaluation"]["num_inference_steps"]
-    records = evaluate_pipeline(pipeline, problems, num_inference_steps=steps, show_progress=False)
+    sampling = results["evaluation"].get("sampling", {})
+    records = evaluate_pipeline(pipeline, problems, num_inference_steps=steps, show_progress=False, **sampling)
     accuracy = sum(record.is_correct for record in records) / len(records)
     assert accuracy == pytest.approx(results["evaluation"]["answer_accuracy"], abs=0.03)
 

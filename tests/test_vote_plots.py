@@ -26,7 +26,8 @@ def test_studies_are_drawn_side_by_side(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("draw", "nothing", "name"), [(plot_votes, {}, "curves"), (plot_work, {"one": []}, "ways"), (plot_seconds, [], "rows")]
+    ("draw", "nothing", "name"),
+    [(plot_votes, {}, "curves"), (plot_work, {"one": []}, "ways"), (plot_seconds, [], "rows")],
 )
 def test_nothing_is_refused(tmp_path, draw, nothing, name):
     with pytest.raises(ValueError, match=f"`{name}`"):

@@ -18,6 +18,9 @@ from ..elections import Election, hold_elections
 from ..votes import Vote, outcome
 
 
+COLUMNS = ("accuracy", "tie_rate", "coverage", "oracle")  # of an outcome, by problem
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a way to vote comes to, problem by problem; each value is a mean over draws.
@@ -36,9 +39,21 @@ class Outcome:
     num_votes: int
     nfe: float
 
+    @classmethod
+    def join(cls, parts: Sequence[Outcome]) -> Outcome:
+        """Return what came of several sets of problems, one after the other."""
+        columns = (np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS)
+        return cls(*columns, num_votes=parts[0].num_votes, nfe=fmean(part.nfe for part in parts))
+
+    @classmethod
+    def mean(cls, outcomes: Sequence[Outcome]) -> Outcome:
+        """Return the mean of what several ways come to, problem by problem."""
+        columns = (np.mean([getattr(outcome, name) for outcome in outcomes], axis=0) for name in COLUMNS)
+        return cls(*columns, num_votes=outcomes[0].num_votes, nfe=fmean(outcome.nfe for outcome in outcomes))
+
     def part(self, problems: slice) -> Outcome:
         """Return what came of some of the problems; the forward passes stay those of all."""
-        columns = (column[problems] for column in (self.accuracy, self.tie_rate, self.coverage, self.oracle))
+        columns = (getattr(self, name)[problems] for name in COLUMNS)
         return Outcome(*columns, num_votes=self.num_votes, nfe=self.nfe)
 
     def first(self, num_problems: int) -> Outcome:

@@ -150,7 +150,8 @@ class HexPipeline(MaskedDiffusionPipeline):
             sampler.score(partial(elbo_scores, n_mc=n_mc))
         self._num_timesteps = settings.num_inference_steps
         output = tally(sampler.votes(), elections, TIE_BREAKS[tie_break], select)
-        output.nfe, output.num_forwards, output.num_rows = sampler.nfe, sampler.num_forwards, sampler.num_rows
+        for name in ("nfe", "num_forwards", "num_rows"):
+            output[name] = getattr(sampler, name)  # an attribute alone would be no entry of the output
         self.maybe_free_model_hooks()
         return output if return_dict else tuple(getattr(output, field.name) for field in fields(output))
 

@@ -72,5 +72,5 @@ def vote_over_seeds(
     hold_elections(elections, ask, early_stop, max_batch_size)
     output = tally(votes, elections, tie_break)
     if all(vote.nfe is not None for vote in votes):
-        output.nfe = torch.tensor([sum(vote.nfe for vote in output.votes.of(i)) for i in range(len(prompts))])
+        output["nfe"] = torch.tensor([sum(vote.nfe for vote in output.votes.of(i)) for i in range(len(prompts))])
     return output

@@ -20,6 +20,7 @@ def test_every_path_equals_the_same_path_alone(rules):
     pipeline, alone = tiny_hex_pipeline()
     output = vote(pipeline, early_stop=False, **rules)
     assert len(output.votes) == 3 * 9
+    assert {"nfe", "num_forwards", "num_rows"} <= output.keys()  # what an evaluation asks for
     for one in output.votes:
         generator = torch.Generator().manual_seed(one.generator_seed)
         arguments = {"block_length": one.block_length, "gen_length": 8, "num_inference_steps": 4, "temperature": 0.9}

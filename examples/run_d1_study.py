@@ -1,7 +1,8 @@
-"""What fine-tuning and reinforcement do to a model that seldom writes in the graded style: d1's four arms and two controls.
+"""What fine-tuning and reinforcement do to a small model: d1's four arms, two controls, and variants of the reinforcement.
 
 python examples/run_d1_study.py --seeds 0 1 2 3 4
-python examples/run_d1_study.py --seeds 0 --arms base rl --override rl.training.num_iterations=12
+python examples/run_d1_study.py --recipe examples/recipes/d1/sudoku_4x4_skill.yaml --results results/d1/skill --runs runs/d1-skill
+python examples/run_d1_study.py --recipe examples/recipes/d1/sudoku_4x4_iterations.yaml --results results/d1/iterations --arms base variants
 
 Each arm of each seed writes a file of its own as soon as it is done, and is left out where that is there already.
 
@@ -11,6 +12,7 @@ rl             the base and then diffu-GRPO
 sft_rl         both
 sft_continued  the control of both: in place of the reinforcement, as many steps on the same demonstrations
 sft_in_task    what as many steps on demonstrations of the task itself would do to the base
+variants       of the arm rl: whatever the recipe names, each an arm `rl_NAME`
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import statistics
 import sys
 from pathlib import Path
+from statistics import fmean, stdev
 from time import time
 
-from ldlm_hf.d1.recipe import D1Recipe, train_d1
+from ldlm_hf.d1.recipe import D1Recipe, make_task, train_d1
 from ldlm_hf.d1.styles import StyledSudoku, style_figures
 from ldlm_hf.evaluation import environment, write_results
 from ldlm_hf.llada.pipeline_masked_diffusion import MaskedDiffusionPipeline
@@ -33,7 +35,7 @@ from ldlm_hf.training import merge_recipes, read_recipe, read_section
 
 RECIPE = Path(__file__).parent / "recipes" / "d1" / "sudoku_4x4_elicitation.yaml"
 ARMS = ("base", "sft", "rl", "sft_rl", "sft_continued", "sft_in_task")
-IN_TASK = {"sft": {"task": "styled_sudoku"}}  # with the graded style only
+FIGURES = {"graded_style": "graded style", "cell_accuracy": "blank cells", "solved": "solved"}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,13 +45,16 @@ def main(arguments: list[str] | None = None) -> None:
     command = shlex.join(["python", "examples/run_d1_study.py", *arguments])
     values = read_recipe(args.recipe, args.override)
     values.pop("system")
+    variants = {f"rl_{name}": changes for name, changes in values.pop("variants", {}).items()}
+    arms = [name for arm in args.arms for name in (variants if arm == "variants" else (arm,))]
     for seed in args.seeds:
-        for arm in args.arms:
+        for arm in arms:
             path = args.results / f"{arm}-{seed}.json"
             if not path.exists():
-                write_results(path, run_arm(arm, seed, values, args, command))
+                own = {"rl": variants[arm]} if arm in variants else {}
+                write_results(path, run_arm(arm, seed, merge_recipes(values, own), args, command))
             print(f"{path.stem:<16}", json.dumps(json.loads(path.read_text())["greedy"]), flush=True)
-    print(table(args.results, args.arms))
+    print(table(args.results, arms))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -57,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="YAML file with the stages base, sft and rl")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=(*ARMS, "variants"))
     parser.add_argument("--results", type=Path, default=Path("results/d1/elicitation"), help="where the files go")
     parser.add_argument("--runs", type=Path, default=Path("runs/d1-elicitation"), help="where the models go")
     parser.add_argument("--num_problems", type=int, default=384, help="held-out puzzles of each evaluation")
@@ -73,19 +78,19 @@ def run_arm(arm: str, seed: int, values: dict, args: argparse.Namespace, command
         pipeline, records = train(folder / "base", seed, values, None, "base")
     elif arm == "sft":
         pipeline, records = train(folder / "sft", seed, values, model_of(folder, "base"), "sft")
-    elif arm in ("rl", "sft_rl"):
-        source = model_of(folder, "base" if arm == "rl" else "sft")
+    elif arm.startswith("rl") or arm == "sft_rl":
+        source = model_of(folder, "sft" if arm == "sft_rl" else "base")
         pipeline, records = train(folder / arm, seed, values, source, "rl")
     else:
-        own = IN_TASK if arm == "sft_in_task" else {}
+        own = {"sft": {"task": values["rl"]["task"], "train_size": None}} if arm == "sft_in_task" else {}
         changes = merge_recipes({"sft": {"model_training": {"max_steps": updates}}}, own)
         source = model_of(folder, "base" if arm == "sft_in_task" else "sft")
         pipeline, records = train(folder / arm, seed, merge_recipes(values, changes), source, "sft")
     return {
         "arm": arm,
         "seed": seed,
-        "greedy": measure(pipeline, args.num_problems, 0.0),
-        "sampled": measure(pipeline, args.num_problems, values["rl"]["training"]["temperature"]),
+        "greedy": measure(pipeline, values["rl"], args.num_problems, 0.0),
+        "sampled": measure(pipeline, values["rl"], args.num_problems, values["rl"]["training"]["temperature"]),
         "training": records,
         "seconds": round(time() - started, 1),
         "recipe": values,
@@ -117,31 +122,47 @@ def model_of(folder: Path, arm: str) -> str:
     return str(place)
 
 
-def measure(pipeline: MaskedDiffusionPipeline, num_problems: int, temperature: float) -> dict[str, float]:
-    """Return style, cells and solved puzzles of held-out puzzles, none of whose solutions is in the training data."""
-    problems = StyledSudoku().to_dataset("test", num_problems)
+def measure(pipeline: MaskedDiffusionPipeline, rl: dict, num_problems: int, temperature: float) -> dict[str, float]:
+    """Return what share of held-out problems is solved, and of what can be right in parts; none is in the training data."""
+    task = make_task(rl["task"], **rl.get("task_arguments", {}))
+    problems = task.to_dataset("test", num_problems)
     pipeline.set_progress_bar_config(disable=True)
-    generators = row_generators(0, 0, 0, num_problems)
+    generators = row_generators(0, 0, 0, len(problems))
     texts = pipeline(problems["prompt"][:], temperature=temperature, generator=generators).texts
-    return style_figures(texts, problems["prompt"][:], problems["answer"][:])
+    rows = list(zip(texts, problems["prompt"], problems["answer"], strict=True))
+    if isinstance(task, StyledSudoku):
+        return style_figures(*(list(column) for column in zip(*rows, strict=True)))
+    figures = {"solved": fmean(task.is_correct(*row) for row in rows)}
+    parts = [task.partial_score(*row) for row in rows]
+    if None not in parts:
+        figures["cell_accuracy"] = fmean(parts)
+    return {**figures, "num_problems": len(rows)}
 
 
 def table(folder: Path, arms: list[str]) -> str:
     """Return mean and standard error over the seeds of every arm that was run, as a Markdown table."""
-    figures = ("graded_style", "cell_accuracy", "solved")
-    lines = ["| arm | seeds | graded style | blank cells | solved |", "|---|---|---|---|---|"]
-    for arm in arms:
-        results = [json.loads(path.read_text())["greedy"] for path in sorted(folder.glob(f"{arm}-[0-9]*.json"))]
-        if results:
-            columns = [describe([result[figure] for result in results]) for figure in figures]
-            lines.append(" | ".join([f"| {arm}", str(len(results)), *columns]) + " |")
+    found = {arm: [read(path) for path in sorted(folder.glob(f"{arm}-[0-9]*.json"))] for arm in arms}
+    figures = [name for name in FIGURES if all(name in row for rows in found.values() for row in rows)]
+    lines = [
+        " | ".join(["| arm", "seeds", *(FIGURES[name] for name in figures)]) + " |",
+        "|---" * (2 + len(figures)) + "|",
+    ]
+    for arm, rows in found.items():
+        if rows:
+            columns = [describe([row[name] for row in rows]) for name in figures]
+            lines.append(" | ".join([f"| {arm}", str(len(rows)), *columns]) + " |")
     return "\n".join(lines)
+
+
+def read(path: Path) -> dict[str, float]:
+    """Return the greedy figures of one arm and seed."""
+    return json.loads(path.read_text())["greedy"]
 
 
 def describe(shares: list[float]) -> str:
     """Return mean and standard error in per cent."""
-    mean = f"{100 * statistics.fmean(shares):.1f}"
-    return mean if len(shares) < 2 else f"{mean} ± {100 * statistics.stdev(shares) / len(shares) ** 0.5:.1f}"
+    mean = f"{100 * fmean(shares):.1f}"
+    return mean if len(shares) < 2 else f"{mean} ± {100 * stdev(shares) / len(shares) ** 0.5:.1f}"
 
 
 if __name__ == "__main__":

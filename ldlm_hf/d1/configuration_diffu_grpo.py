@@ -10,7 +10,7 @@ from .estimators import MASK_DRAWS
 from .losses import LEVELS, LOSS_TYPES, SCALINGS
 
 
-ESTIMATORS = ("one_step", "elbo")
+ESTIMATORS = ("one_step", "elbo", "trajectory")
 RANGES = {  # least and most, both allowed
     "prompt_mask_probability": (0.0, 1.0),
     "beta": (0.0, float("inf")),
@@ -45,8 +45,10 @@ class DiffuGRPOConfig(ReproducibleTrainingArguments):
         prompt_mask_probability (`float`, *optional*, defaults to 0.15): of a mask for each token of a prompt, wherever
             log-probabilities are estimated.
         random_masking (`bool`, *optional*, defaults to `True`): draw these masks anew in each inner iteration; otherwise once.
-        logprob_estimator (`str`, *optional*, defaults to `"one_step"`): d1's, or `"elbo"`, the evidence lower bound.
-        n_mc (`int`, *optional*, defaults to 4): draws of the bound for each completion, each one more row to a forward pass.
+        logprob_estimator (`str`, *optional*, defaults to `"one_step"`): d1's; `"elbo"`, the evidence lower bound; or
+            `"trajectory"`, each token as it was committed.
+        n_mc (`int`, *optional*, defaults to 4): draws of the bound, or steps of the trajectory, for each completion, each one more
+            row to a forward pass. With fewer steps than there are, the tokens of the others add nothing to a gradient.
         elbo_draws (`str`, *optional*, defaults to `"stratified"`): or `"antithetic"` or `"independent"`, see
             [`draw_completion_masking`].
         exclude_mask_token (`bool`, *optional*, defaults to `False`): give the mask token probability zero, as sampling does.
@@ -55,7 +57,7 @@ class DiffuGRPOConfig(ReproducibleTrainingArguments):
         epsilon (`float`, *optional*, defaults to 0.5): how far a ratio may be below 1, and above.
         epsilon_high (`float`, *optional*): how far above, where it is not as far as below.
         importance_sampling_level (`str`, *optional*): ratios and divergences of each `"token"`, or of a `"sequence"`'s mean; by
-            default the former for `"one_step"` and the latter for `"elbo"`, whose terms mean nothing one by one.
+            default the latter for `"elbo"` only, whose terms mean nothing one by one.
         scale_rewards (`str`, *optional*, defaults to `"none"`): divide advantages by nothing, by the standard deviation of the
             `"group"` or of the `"batch"`.
         reward_weights (`list[float]`, *optional*): of the reward functions; all 1 by default.
@@ -125,7 +127,7 @@ class DiffuGRPOConfig(ReproducibleTrainingArguments):
         if self.epsilon_high is None:
             self.epsilon_high = self.epsilon
         if self.importance_sampling_level is None:
-            self.importance_sampling_level = "token" if self.logprob_estimator == "one_step" else "sequence"
+            self.importance_sampling_level = "sequence" if self.logprob_estimator == "elbo" else "token"
         check_option("importance_sampling_level", self.importance_sampling_level, LEVELS)
         self._check_batches()
 

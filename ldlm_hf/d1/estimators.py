@@ -1,9 +1,13 @@
-"""How likely a masked diffusion model finds each token of a completion: d1's estimate of one step, and the bound's.
+"""How likely a masked diffusion model finds each token of a completion: d1's estimate of one step, the bound's, the trajectory's.
 
 The probability of a whole text has no closed form. d1 (§4.2) takes each token's probability on a canvas on which the completion is
 masked from end to end, and some tokens of the prompt are: one forward pass, blind to how the tokens hang together. The evidence
 lower bound (LLaDA, eq. 6) averages over canvases on which part of the completion is masked: `log p(o | q) >= E_{l, S}[(n / l) sum
 over i in S of log p(o_i | q, o without S)]` with l uniform on `1 … n` and S a set of l of the n tokens.
+
+Of a completion that the model itself wrote, the probability of each token can be had as it was when the token was committed, on the
+canvas of that step. With all steps this is the probability of the trajectory, but for the choice of places, and what a policy
+gradient asks for (as in TraceRL, arXiv 2509.06949); it takes a forward pass for each step.
 
 The canvas always has its full length, whatever the length of the completion, as it has in sampling. In the bound what follows
 the first end of text stays masked, so that it is the bound of the completion up to there.
@@ -80,19 +84,46 @@ def elbo_log_probs(
         chunk_size (`int`, *optional*): as there.
         excluded_token_id (`int`, *optional*): as there.
     """
-    draws = completion_masking.shape[1]
     if weights is None:
         masked = completion_masking.sum(dim=2).clamp(min=1)
-        weights = completion_mask.sum(dim=1, keepdim=True) / (masked * draws)  # (rows, draws)
+        weights = completion_mask.sum(dim=1, keepdim=True) / (masked * completion_masking.shape[1])  # (rows, draws)
+    prompts = (prompt_ids, attention_mask, prompt_masking)
     visible = completion_mask[:, None] & ~completion_masking
-    completions = completion_ids[:, None].expand_as(visible)
-    shown = torch.where(visible, completions, model.mask_token_id).flatten(0, 1)  # (rows * draws, length)
-    prompts, attended = (part.repeat_interleave(draws, dim=0) for part in (prompt_ids, attention_mask))
-    canvas = _canvas(model, prompts, prompt_masking.repeat_interleave(draws, dim=0), shown)
-    scored = (completion_masking & completion_mask[:, None]).flatten(0, 1)
-    labels = completions.flatten(0, 1)
-    log_probs = _log_probs(model, canvas, attended, labels, scored, chunk_size, excluded_token_id)
-    return (log_probs.unflatten(0, (-1, draws)) * weights[..., None]).sum(dim=1)
+    scored = completion_masking & completion_mask[:, None]
+    log_probs = _log_probs_of_draws(model, *prompts, completion_ids, visible, scored, chunk_size, excluded_token_id)
+    return (log_probs * weights[..., None]).sum(dim=1)
+
+
+def trajectory_log_probs(
+    model: MaskedLanguageModel,
+    prompt_ids: Tensor,
+    attention_mask: Tensor,
+    prompt_masking: Tensor,
+    completion_ids: Tensor,
+    completion_mask: Tensor,
+    completion_masking: Tensor,
+    completion_scored: Tensor,
+    chunk_size: int | None = None,
+    excluded_token_id: int | None = None,
+) -> Tensor:
+    """Return each token's log-probability on the canvas on which it was committed, `(rows, length)` float32; zero if not scored.
+
+    Args:
+        model ([`MaskedLanguageModel`]): predicts masked tokens.
+        prompt_ids (`Tensor` of shape `(rows, prompt)`): as in [`one_step_log_probs`].
+        attention_mask (`Tensor` of shape `(rows, prompt)`): as there.
+        prompt_masking (`Tensor` of shape `(rows, prompt)`): as there.
+        completion_ids (`Tensor` of shape `(rows, length)`): as there.
+        completion_mask (`Tensor` of shape `(rows, length)`): as there.
+        completion_masking (`Tensor` of shape `(rows, steps, length)`): bool, what was still masked in each step, as
+            [`draw_trajectory_steps`] returns it.
+        completion_scored (`Tensor` of shape `(rows, steps, length)`): bool, what was committed in it.
+        chunk_size (`int`, *optional*): as there.
+        excluded_token_id (`int`, *optional*): as there.
+    """
+    prompts = (prompt_ids, attention_mask, prompt_masking)
+    canvases = (completion_ids, ~completion_masking, completion_scored & completion_mask[:, None])
+    return _log_probs_of_draws(model, *prompts, *canvases, chunk_size, excluded_token_id).sum(dim=1)
 
 
 def draw_prompt_masking(
@@ -144,6 +175,34 @@ def draw_completion_masking(
     return masking
 
 
+def draw_trajectory_steps(
+    commit_steps: Tensor, completion_mask: Tensor, num_draws: int, generators: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """Return what was masked before, and what was committed in, some steps of each row, both `(rows, num_draws, length)` bool.
+
+    Where a row has more steps than that, a random choice of them; where it has fewer, the rest is empty.
+
+    Args:
+        commit_steps (`Tensor` of shape `(rows, length)`): the step that committed each token, int64; a token that none did has
+            a greater number than all others.
+        completion_mask (`Tensor` of shape `(rows, length)`): bool, which tokens count; steps that committed none are left out.
+        num_draws (`int`): steps of each row.
+        generators (`Sequence[torch.Generator]`): one CPU generator for each row.
+    """
+    check_integer("n_mc", num_draws)
+    rows, length = commit_steps.shape
+    chosen = torch.full((rows, num_draws), -1)
+    commit_steps, completion_mask = commit_steps.cpu(), completion_mask.cpu()
+    for row, generator in enumerate(generators):
+        steps = commit_steps[row][completion_mask[row]].unique()
+        if len(steps) > num_draws:
+            steps = steps[torch.randperm(len(steps), generator=generator)[:num_draws].sort().values]
+        chosen[row, : len(steps)] = steps
+    is_drawn = (chosen >= 0)[..., None]
+    masked = commit_steps[:, None] >= chosen[..., None]
+    return masked & is_drawn, (commit_steps[:, None] == chosen[..., None]) & is_drawn
+
+
 def _draw_masks(length: int, num_draws: int, draws: str, generator: torch.Generator) -> Tensor:
     """Return `(num_draws, length)` bool."""
     count = num_draws // 2 if draws == "antithetic" else num_draws
@@ -159,6 +218,28 @@ def _draw_masks(length: int, num_draws: int, draws: str, generator: torch.Genera
 
 def _canvas(model: MaskedLanguageModel, prompt_ids: Tensor, prompt_masking: Tensor, completions: Tensor) -> Tensor:
     return torch.cat([prompt_ids.masked_fill(prompt_masking, model.mask_token_id), completions], dim=1)
+
+
+def _log_probs_of_draws(
+    model: MaskedLanguageModel,
+    prompt_ids: Tensor,
+    attention_mask: Tensor,
+    prompt_masking: Tensor,
+    completion_ids: Tensor,
+    visible: Tensor,
+    scored: Tensor,
+    chunk_size: int | None,
+    excluded_token_id: int | None,
+) -> Tensor:
+    """Return `(rows, draws, length)` log-probabilities where `scored`, zero elsewhere, each draw on a canvas of its own."""
+    draws = visible.shape[1]
+    completions = completion_ids[:, None].expand_as(visible)
+    shown = torch.where(visible, completions, model.mask_token_id).flatten(0, 1)  # (rows * draws, length)
+    prompts, attended = (part.repeat_interleave(draws, dim=0) for part in (prompt_ids, attention_mask))
+    canvas = _canvas(model, prompts, prompt_masking.repeat_interleave(draws, dim=0), shown)
+    labels = completions.flatten(0, 1)
+    log_probs = _log_probs(model, canvas, attended, labels, scored.flatten(0, 1), chunk_size, excluded_token_id)
+    return log_probs.unflatten(0, (-1, draws))
 
 
 def _log_probs(

@@ -112,7 +112,10 @@ class Rollouts:
         advantages (`Tensor` of shape `(rows,)`): float32.
         prompt_masking (`Tensor` of shape `(rows, iterations, prompt)`): bool, tokens to mask in each inner iteration.
         tokens_of_slices (`Tensor` of shape `(slices,)`): int64, tokens that count in each slice, of all processes.
-        completion_masking (`Tensor` of shape `(rows, iterations, draws, length)`, *optional*): bool; of the bound only.
+        completion_masking (`Tensor` of shape `(rows, iterations, draws, length)`, *optional*): bool, tokens to mask in each draw
+            of the bound, or step of the trajectory.
+        completion_scored (`Tensor` of shape `(rows, iterations, draws, length)`, *optional*): bool, tokens that the step of the
+            trajectory committed.
         old_log_probs (`Tensor` of shape `(rows, iterations, length)`, *optional*): float32, under the policy that wrote them.
         reference_log_probs (`Tensor` of shape `(rows, iterations, length)`, *optional*): float32, under the reference.
     """
@@ -125,6 +128,7 @@ class Rollouts:
     prompt_masking: Tensor
     tokens_of_slices: Tensor
     completion_masking: Tensor | None = None
+    completion_scored: Tensor | None = None
     old_log_probs: Tensor | None = None
     reference_log_probs: Tensor | None = None
 

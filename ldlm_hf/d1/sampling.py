@@ -18,7 +18,8 @@ from .configuration_diffu_grpo import DiffuGRPOConfig
 class CompletionSampler:
     """Writes completions of a fixed number of tokens, each row by its own generator.
 
-    Rows that have written their text stop there: what would follow the first end of text does not count.
+    Rows that have written their text stop there, unless trajectories are wanted: what follows the first end of text does not
+    count.
 
     Args:
         model (`PreTrainedModel`): the policy itself, without any wrapper; of one with adapters, the model that they are in.
@@ -52,8 +53,12 @@ class CompletionSampler:
             padding = tokenizer.pad_token_id
         return pad_left(rows, padding, self.pipeline.language_model.device)
 
-    def write(self, prompt_ids: Tensor, attention_mask: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Return completions, `(rows, max_completion_length)` int64; the model is in eval mode meanwhile.
+    def write(
+        self, prompt_ids: Tensor, attention_mask: Tensor, generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
+        """Return completions and the step that committed each token, both `(rows, max_completion_length)` int64.
+
+        A token that no step committed has a greater number than all others. The model is in eval mode meanwhile.
 
         Args:
             prompt_ids (`Tensor` of shape `(rows, length)`): int64.
@@ -61,8 +66,10 @@ class CompletionSampler:
             generators (`Sequence[torch.Generator]`): one for each row.
         """
         args, size = self.args, self.args.sampling_batch_size or len(prompt_ids)
-        settings = {"eos_early_stop": bool(self.end_token_ids), **(args.generation_kwargs or {})}
-        completions = []
+        # An early stop fills what follows an end of text, which the trajectory's estimate has to know as it was.
+        stops_early = bool(self.end_token_ids) and args.logprob_estimator != "trajectory"
+        settings = {"eos_early_stop": stops_early, **(args.generation_kwargs or {})}
+        completions, commit_steps = [], []
         with evaluating(self.pipeline.model):
             for start in range(0, len(prompt_ids), size):
                 rows = slice(start, start + size)
@@ -75,11 +82,14 @@ class CompletionSampler:
                     temperature=args.temperature,
                     guidance_scale=args.guidance_scale,
                     generator=list(generators[rows]),
-                    output_type="seq",
+                    output_type="trajectory",
                     **settings,
                 )
                 completions.append(output.sequences)
-        return torch.cat(completions)
+                mask_token_id = self.pipeline.language_model.mask_token_id
+                is_masked = [step.sequences == mask_token_id for step in output.trajectory]
+                commit_steps.append(torch.stack(is_masked).sum(dim=0))
+        return torch.cat(completions), torch.cat(commit_steps)
 
     def mask(self, completion_ids: Tensor) -> Tensor:
         """Return which tokens count, bool: those up to the first end of text, and that.

@@ -31,7 +31,14 @@ from ..llada.trainer_masked_diffusion import call_inside
 from ..noise import row_generators
 from ..training import ReproducibleTrainer
 from .configuration_diffu_grpo import DiffuGRPOConfig
-from .estimators import draw_completion_masking, draw_prompt_masking, elbo_log_probs, one_step_log_probs
+from .estimators import (
+    draw_completion_masking,
+    draw_prompt_masking,
+    draw_trajectory_steps,
+    elbo_log_probs,
+    one_step_log_probs,
+    trajectory_log_probs,
+)
 from .losses import aggregate, clipped_loss, group_advantages, is_clipped, k3_divergence, log_ratio
 from .reporting import RunningMeans, completion_figures, reward_figures
 from .rollouts import RolloutPlan, Rollouts
@@ -174,7 +181,7 @@ class DiffuGRPOTrainer(ReproducibleTrainer):
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Answer the prompts of an evaluation batch once and score the answers; there is no loss."""
         prompt_ids, attention_mask = self.sampler.encode([example["prompt"] for example in inputs])
-        completion_ids = self._write(prompt_ids, attention_mask, self.generators(len(inputs)))
+        completion_ids, _ = self._write(prompt_ids, attention_mask, self.generators(len(inputs)))
         self._evaluation_batch += 1
         figures = self._score("eval", inputs, completion_ids)
         self._report("eval", *self.accelerator.gather_for_metrics(figures))
@@ -216,7 +223,7 @@ class DiffuGRPOTrainer(ReproducibleTrainer):
         examples = [self.train_dataset[prompts[row]] for row in rows]
         prompt_ids, attention_mask = self.sampler.encode([example["prompt"] for example in examples])
         generators = _generators(args.seed ^ SAMPLING_STREAM, generation, rows)
-        completion_ids = self._write(prompt_ids, attention_mask, generators)
+        completion_ids, commit_steps = self._write(prompt_ids, attention_mask, generators)
         figures = self._score("train", examples, completion_ids)
         order = [row for process in range(args.world_size) for row in plan.rows(generation, process)]
         rewards, lengths, ended = (
@@ -230,13 +237,7 @@ class DiffuGRPOTrainer(ReproducibleTrainer):
         generators = _generators(args.seed ^ MASKING_STREAM, generation, rows)
         repeats = args.num_iterations if args.random_masking else 1
         masking = draw_prompt_masking(attention_mask, args.prompt_mask_probability, repeats, generators)
-        completion_mask, completion_masking = self.sampler.mask(completion_ids), None
-        if args.logprob_estimator == "elbo":
-            drawn = [
-                draw_completion_masking(completion_mask, args.n_mc, generators, args.elbo_draws)
-                for _ in range(args.num_iterations)
-            ]
-            completion_masking = torch.stack(drawn, dim=1)  # (rows, iterations, draws, length)
+        completion_mask = self.sampler.mask(completion_ids)
         rollouts = Rollouts(
             prompt_ids=prompt_ids,
             attention_mask=attention_mask,
@@ -245,9 +246,23 @@ class DiffuGRPOTrainer(ReproducibleTrainer):
             advantages=advantages[rows],
             prompt_masking=masking.expand(-1, args.num_iterations, -1),
             tokens_of_slices=self._count_tokens(generation, lengths),
-            completion_masking=completion_masking,
+            **self._draw_canvases(completion_mask, commit_steps, generators),
         )
         return self._with_estimates(rollouts.to(completion_ids.device), generation)
+
+    def _draw_canvases(
+        self, completion_mask: Tensor, commit_steps: Tensor, generators: list[torch.Generator]
+    ) -> dict[str, Tensor]:
+        """Return, for each inner iteration, on which canvases an estimator that needs several looks at the completions."""
+        args, iterations = self.args, range(self.args.num_iterations)
+        if args.logprob_estimator == "elbo":
+            given = (completion_mask, args.n_mc, generators, args.elbo_draws)
+            return {"completion_masking": torch.stack([draw_completion_masking(*given) for _ in iterations], dim=1)}
+        if args.logprob_estimator == "trajectory":
+            given = (commit_steps, completion_mask, args.n_mc, generators)
+            masking, scored = zip(*[draw_trajectory_steps(*given) for _ in iterations], strict=True)
+            return {"completion_masking": torch.stack(masking, dim=1), "completion_scored": torch.stack(scored, dim=1)}
+        return {}
 
     def _with_estimates(self, rollouts: Rollouts, generation: int) -> Rollouts:
         """Add log-probabilities under the old policy, where they will be needed, and under the reference."""
@@ -291,11 +306,16 @@ class DiffuGRPOTrainer(ReproducibleTrainer):
         if self.args.logprob_estimator == "elbo":
             estimate = elbo_log_probs
             given.append(batch.completion_masking[:, iteration])
+        elif self.args.logprob_estimator == "trajectory":
+            estimate = trajectory_log_probs
+            given += [batch.completion_masking[:, iteration], batch.completion_scored[:, iteration]]
         with self.accelerator.autocast():
             function = partial(estimate, language_model, **options)
             return call_inside(model, self.accelerator.unwrap_model(model), function, *given)
 
-    def _write(self, prompt_ids: Tensor, attention_mask: Tensor, generators: list[torch.Generator]) -> Tensor:
+    def _write(
+        self, prompt_ids: Tensor, attention_mask: Tensor, generators: list[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
         with self.accelerator.autocast():
             return self.sampler.write(prompt_ids, attention_mask, generators)
 

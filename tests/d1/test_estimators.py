@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from ldlm_hf import MaskedLanguageModel
-from ldlm_hf.d1 import draw_completion_masking, draw_prompt_masking, elbo_log_probs, one_step_log_probs
+from ldlm_hf.d1 import (
+    draw_completion_masking,
+    draw_prompt_masking,
+    draw_trajectory_steps,
+    elbo_log_probs,
+    one_step_log_probs,
+    trajectory_log_probs,
+)
 from ldlm_hf.llada import exact_log_likelihood_bound
 from ldlm_hf.noise import row_generators
 from tests.d1.tiny_d1 import MASK, policy
@@ -106,13 +113,43 @@ def test_antithetic_draws_mask_every_token_in_either_and_stratified_ones_every_n
         draw_completion_masking(mask, 3, row_generators(0, 0, 0, 1), "antithetic")
 
 
-@pytest.mark.parametrize("estimator", ["one_step", "elbo"])
+def test_the_trajectory_is_the_probability_of_each_token_on_the_canvas_of_its_step():
+    model = policy()
+    prompt_ids, attention, masking, ids, mask = given = batch()
+    commit_steps = torch.tensor([[2, 0, 0, 1], [3, 1, 4, 4], [0, 0, 9, 9]])  # 9: never, the text was over
+    steps = draw_trajectory_steps(commit_steps, mask, 4, row_generators(0, 0, 0, 3))
+    ours = trajectory_log_probs(MaskedLanguageModel(model), *given, *steps)
+    assert (ours != 0).sum() == mask.sum()
+    for row in range(3):
+        prompt = prompt_ids[row].masked_fill(masking[row], MASK)[attention[row].bool()]
+        for position in range(int(mask[row].sum())):
+            canvas = ids[row].masked_fill(commit_steps[row] >= commit_steps[row, position], MASK)
+            plain = plain_log_prob(model, prompt, canvas, ids[row, position], position)
+            torch.testing.assert_close(ours[row, position], plain, atol=1e-5, rtol=1e-5)
+
+
+def test_some_steps_of_a_trajectory_are_a_fair_choice_of_all():
+    mask = torch.ones(1, 6, dtype=torch.bool)
+    commit_steps = torch.tensor([[0, 2, 1, 1, 3, 3]])
+    counts = torch.zeros(6)
+    for seed in range(2000):
+        masking, scored = draw_trajectory_steps(commit_steps, mask, 2, row_generators(seed, 0, 0, 1))
+        assert (masking >= scored).all()
+        assert scored[0].any(dim=1).all()
+        counts += scored[0].sum(dim=0)
+    assert ((counts / 2000 - 0.5).abs() < 0.05).all()
+
+
+@pytest.mark.parametrize("estimator", ["one_step", "elbo", "trajectory"])
 def test_a_batch_equals_its_singles_and_a_gradient_pass_the_bits_of_one_without(estimator):
     model = MaskedLanguageModel(policy(attention_dropout=0.1))
     given = list(batch())
     if estimator == "elbo":
         given.append(draw_completion_masking(given[-1], 3, row_generators(1, 0, 0, 3)))
-    function = one_step_log_probs if estimator == "one_step" else elbo_log_probs
+    if estimator == "trajectory":
+        given += draw_trajectory_steps(torch.arange(12).view(3, 4) % 3, given[-1], 2, row_generators(1, 0, 0, 3))
+    functions = {"one_step": one_step_log_probs, "elbo": elbo_log_probs, "trajectory": trajectory_log_probs}
+    function = functions[estimator]
     together = function(model, *given)
     for row in range(3):
         single = [part[row : row + 1] for part in given]

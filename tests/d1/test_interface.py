@@ -41,7 +41,7 @@ def test_completions_are_those_of_the_pipeline_with_the_rows_own_generators(tmp_
     pipeline.set_progress_bar_config(disable=True)
     texts = prompts(ragged=True)["prompt"][:]
     ids, mask = trainer.sampler.encode(texts)
-    ours = trainer.sampler.write(ids, mask, row_generators(5, 0, 0, 8))
+    ours, steps = trainer.sampler.write(ids, mask, row_generators(5, 0, 0, 8))
     counts = trainer.sampler.mask(ours)
     for row, text in enumerate(texts):
         alone = pipeline(
@@ -50,7 +50,8 @@ def test_completions_are_those_of_the_pipeline_with_the_rows_own_generators(tmp_
         assert torch.equal(ours[row][counts[row]], alone.sequences[0][counts[row]])
     assert trainer.sampler.texts(ours) == pipeline.decode(ours)
     split = make_trainer(tmp_path, policy(), sampling_batch_size=3).sampler
-    assert torch.equal(split.write(ids, mask, row_generators(5, 0, 0, 8)), ours)
+    again = split.write(ids, mask, row_generators(5, 0, 0, 8))
+    assert torch.equal(again[0], ours) and torch.equal(again[1], steps)
 
 
 def test_what_counts_ends_with_the_first_end_of_text(tmp_path):

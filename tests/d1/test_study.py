@@ -41,3 +41,21 @@ def test_every_arm_writes_a_file_of_its_own_and_what_is_there_is_left(tmp_path, 
 def test_an_arm_whose_start_is_missing_says_so(tmp_path):
     with pytest.raises(ValueError, match="run the arm 'base' of this seed first"):
         run(tmp_path, "sft")
+
+
+def test_variants_are_arms_of_their_own_and_other_tasks_have_their_own_figures(tmp_path, capsys):
+    source = Path(run_d1_study.RECIPE).resolve()
+    recipe = tmp_path / "recipe.yaml"
+    lines = [f"extends: {source}", "base: {task: sudoku, task_arguments: null}", "rl: {task: sudoku}", "variants:"]
+    lines += ["  more: {training: {num_iterations: 2}}", "  bound: {training: {logprob_estimator: elbo, n_mc: 2}}"]
+    lines[2] = "rl: {task: sudoku, rewards: {style: null, sudoku: {cells: all, tags: false}}}"
+    recipe.write_text("\n".join(lines) + "\n")
+    places = ["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"), "--num_problems", "4"]
+    arguments = ["--recipe", str(recipe), "--seeds", "0", "--arms", "base", "variants", *places]
+    run_d1_study.main([*arguments, "--override", *TINY])
+    files = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").iterdir()}
+    assert sorted(files) == ["base-0", "rl_bound-0", "rl_more-0"]
+    assert files["rl_bound-0"]["recipe"]["rl"]["training"]["logprob_estimator"] == "elbo"
+    assert files["rl_more-0"]["recipe"]["rl"]["training"]["num_iterations"] == 2
+    assert sorted(files["rl_more-0"]["greedy"]) == ["cell_accuracy", "num_problems", "solved"]
+    assert "graded style" not in capsys.readouterr().out

@@ -95,7 +95,7 @@ def rows_of(trainer) -> list[dict]:
     return [trainer.train_dataset[prompt] for prompt in trainer.plan.prompts(0)]
 
 
-@pytest.mark.parametrize("estimator", ["one_step", "elbo"])
+@pytest.mark.parametrize("estimator", ["one_step", "elbo", "trajectory"])
 @pytest.mark.parametrize("adapters", [False, True])
 def test_the_first_ratio_is_one_to_the_last_bit_in_spite_of_dropout(tmp_path, estimator, adapters):
     lora = LoraConfig(r=4, lora_dropout=0.5, target_modules=["q_proj", "v_proj"]) if adapters else None
@@ -142,7 +142,7 @@ def test_without_advantage_nothing_changes_but_by_the_divergence(tmp_path):
 
 
 @pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo"])
-@pytest.mark.parametrize("estimator", ["one_step", "elbo"])
+@pytest.mark.parametrize("estimator", ["one_step", "elbo", "trajectory"])
 def test_accumulated_rows_give_the_step_of_one_larger_batch(tmp_path, loss_type, estimator):
     results = []
     for size, accumulation in ((8, 1), (2, 4)):
@@ -157,13 +157,14 @@ def test_accumulated_rows_give_the_step_of_one_larger_batch(tmp_path, loss_type,
 
 
 @pytest.mark.parametrize(
-    ("kind", "killed_at"), [("one_step", 4), ("one_step", 3), ("elbo", 5), ("adapters", 4), ("slices", 5)]
+    ("kind", "killed_at"),
+    [("one_step", 4), ("one_step", 3), ("elbo", 5), ("trajectory", 4), ("adapters", 4), ("slices", 5)],
 )
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, kind, killed_at):
     def make(folder, **arguments):
         settings = {"max_steps": 8, "num_iterations": 3, "save_strategy": "steps", "save_steps": 1}
-        if kind == "elbo":
-            settings |= {"logprob_estimator": "elbo", "n_mc": 2}
+        if kind in ("elbo", "trajectory"):
+            settings |= {"logprob_estimator": kind, "n_mc": 2}
         if kind == "adapters":
             settings["peft_config"] = LoraConfig(r=4, lora_dropout=0.5, target_modules=["q_proj", "v_proj"])
         if kind == "slices":
@@ -205,7 +206,7 @@ def test_rewards_rise_within_seconds(tmp_path):
     assert rewards[-1] > 0.8
 
 
-@pytest.mark.parametrize("estimator", ["one_step", "elbo"])
+@pytest.mark.parametrize("estimator", ["one_step", "elbo", "trajectory"])
 def test_checkpointed_layers_give_the_same_updates(tmp_path, estimator):
     results, calls = [], []
     for saving in (False, True):

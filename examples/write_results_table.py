@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
+from make_d1_tables import hand_out_reinforcement  # beside this script
 
 from ldlm_hf.evaluation import write_results
 from ldlm_hf.model_card import load_results, percent, write_model_card
@@ -47,6 +48,7 @@ def main() -> None:
     draw_sizes(ROOT / "results" / "ablations" / "results" / "size.json", cards / "ldlm-two-digit-addition")
     hand_out_speed(ROOT / "results" / "llada" / "benchmark.json", cards)
     hand_out_baselines(ROOT / "results" / "llada" / "results", cards)
+    hand_out_reinforcement(ROOT / "results" / "d1", cards / "d1-sudoku-4x4")
     hand_out_votes(ROOT / "results" / "hex", cards / "hex-voting")
     for card in shipped(cards):
         write_model_card(load_results(card / "results"), card / "README.md")

@@ -23,6 +23,8 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
 * `threshold_curve` [{threshold, answer_accuracy, mean_nfe, num_problems}]; `chance_levels` {what: accuracy}; `baselines`
   [{name, parameters, accuracies, mean, standard_error}]; `speed` {rows[{name, answer_accuracy, tokens_per_forward,
   tokens_per_second, speedup}], machine, command}: of masked diffusion
+* `reinforcement` {study: {rows {arm: {name, seeds, greedy_solved {mean, standard_error, values}, …}}, recipe, commands}}: of
+  reinforced models, see `examples/run_d1_study.py`
 * `studies` {name: {title, rows, gate, single_paths, curve, work, num_problems, command}}, `hex_speed`, `paper_tables` {recipe: {row:
   published accuracy}}, `paper_rows`: of votes, see `examples/run_hex_study.py` and `run_hex_benchmark.py`
 * `paper_size` {rows[{conditioning, num_layers, mode, precision, samples_per_second, share_of_matrix_rate}], hidden_size,
@@ -149,6 +151,7 @@ def _with_defaults(results: dict) -> dict:
             "chance_levels",
             "baselines",
             "speed",
+            "reinforcement",
             "environments",
         ),
     )

@@ -30,6 +30,7 @@ ALLOWED = {  # who may import whom, beside itself
     "model_card": (*BASE, "training", *ROOMS, "evaluation"),
     "plots": BASE,
     "vote_plots": (*BASE, "plots"),
+    "reward_plots": (*BASE, "plots"),
     "votes": (*BASE, "vote_plots"),  # a table of votes draws itself
     "registration": (*BASE, "training", *ROOMS, "evaluation", "model_card"),
     "__init__": (*BASE, "training", *ROOMS, "evaluation", "model_card", "registration"),

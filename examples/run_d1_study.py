@@ -25,11 +25,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from time import time
 
-from ldlm_hf.d1.recipe import D1Recipe, make_task, train_d1
-from ldlm_hf.d1.styles import StyledSudoku, style_figures
+from ldlm_hf.d1.recipe import D1Recipe, train_d1
+from ldlm_hf.d1.styles import style_figures
 from ldlm_hf.evaluation import environment, write_results
 from ldlm_hf.llada.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from ldlm_hf.noise import row_generators
+from ldlm_hf.tasks import StyledSudoku, get_task
 from ldlm_hf.training import merge_recipes, read_recipe, read_section
 
 
@@ -124,7 +125,7 @@ def model_of(folder: Path, arm: str) -> str:
 
 def measure(pipeline: MaskedDiffusionPipeline, rl: dict, num_problems: int, temperature: float) -> dict[str, float]:
     """Return what share of held-out problems is solved, and of what can be right in parts; none is in the training data."""
-    task = make_task(rl["task"], **rl.get("task_arguments", {}))
+    task = get_task(rl["task"], **rl.get("task_arguments", {}))
     problems = task.to_dataset("test", num_problems)
     pipeline.set_progress_bar_config(disable=True)
     generators = row_generators(0, 0, 0, len(problems))

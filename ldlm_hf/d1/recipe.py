@@ -27,12 +27,12 @@ from .configuration_diffu_grpo import DiffuGRPOConfig
 from .prompts import TEMPLATES, ask, demonstration_of_s1k
 from .rewards import REWARD_MAKERS, REWARDS
 from .scoring import RewardFunction
-from .styles import StyledLatinSquares, StyledSudoku, style_reward
+from .styles import style_reward
 from .trainer_diffu_grpo import DiffuGRPOTrainer
 
 
 logger = logging.get_logger(__name__)
-OWN_TASKS = {"styled_sudoku": StyledSudoku, "styled_latin_squares": StyledLatinSquares}
+STYLED = ("styled_sudoku", "styled_latin_squares")  # their demonstrations are a data set of a stage, not its task
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 S1K = "simplescaling/s1K"
 TASK_REWARDS = ("countdown", "task")  # these need the task
@@ -85,7 +85,7 @@ class ReinforcementRecipe:
 
     def make_task(self) -> Task | None:
         """Return the task, if there is one."""
-        return None if self.task is None else make_task(self.task, **self.task_arguments)
+        return None if self.task is None else get_task(self.task, **self.task_arguments)
 
     def make_rewards(self) -> tuple[list[RewardFunction], list[float]]:
         """Return the reward functions and their weights."""
@@ -177,16 +177,6 @@ class D1Recipe:
         return Path(self.output_dir) / stage
 
 
-def make_task(name: str, **kwargs) -> Task:
-    """Return the task of a name, as [`get_task`] does, or one of this room.
-
-    Args:
-        name (`str`): its name.
-        kwargs: its arguments.
-    """
-    return OWN_TASKS[name](**kwargs) if name in OWN_TASKS else get_task(name, **kwargs)
-
-
 def train_d1(recipe: D1Recipe, resume: bool = False) -> tuple[MaskedDiffusionPipeline, dict[str, dict]]:
     """Run all stages; return the pipeline, also saved in `output_dir/pipeline`, and a record of each.
 
@@ -232,11 +222,11 @@ def _about(section: ReinforcementRecipe | None) -> dict:
 
 def _supervised(recipe: D1Recipe, stage: str, section: dict, source: str | None) -> MaskedDiffusionRecipe:
     """Return the recipe of a supervised stage, with rows that only this room knows written to a file."""
-    values, own = dict(section), section.get("task") in OWN_TASKS
+    values, own = dict(section), section.get("task") in STYLED
     if own or section.get("dataset") == S1K:
         path = recipe.folder(f"{stage}.jsonl")
         if own:
-            task = make_task(values.pop("task"), **values.pop("task_arguments", {}))
+            task = get_task(values.pop("task"), **values.pop("task_arguments", {}))
             rows = task.to_dataset("train", values.pop("train_size", None), seed=recipe.seed)
         else:
             rows = map(demonstration_of_s1k, load_dataset(S1K, split="train"))

@@ -12,6 +12,7 @@ from .multiple_choice import ArcChallenge, TruthfulQA
 from .programs import ProgramResult, run_program
 from .reasoning_gym import ReasoningGym
 from .rotation import Rotation
+from .styled_sudoku import StyledLatinSquares, StyledSudoku
 from .sudoku import Sudoku, read_sudoku_csv
 from .task import SPLITS, ChainReport, EnumeratedTask, Problem, Task
 from .three_operations import ThreeOperations
@@ -25,6 +26,8 @@ TASKS: dict[str, type[Task]] = {
     "rotation": Rotation,
     "continuation": Continuation,
     "sudoku": Sudoku,
+    "styled_sudoku": StyledSudoku,
+    "styled_latin_squares": StyledLatinSquares,
     "countdown": Countdown,
     "gsm8k": Gsm8k,
     "math500": Math500,
@@ -75,6 +78,8 @@ __all__ = [
     "ProgramResult",
     "ReasoningGym",
     "Rotation",
+    "StyledLatinSquares",
+    "StyledSudoku",
     "Sudoku",
     "Task",
     "ThreeOperations",

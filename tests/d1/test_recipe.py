@@ -3,16 +3,15 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from ldlm_hf.d1 import DiffuGRPOConfig
 from ldlm_hf.d1.prompts import TEMPLATES, ask, demonstration_of_s1k
 from ldlm_hf.d1.recipe import D1Recipe, ReinforcementRecipe, train_d1
 from ldlm_hf.d1.rewards import math_reward
-from ldlm_hf.d1.styles import StyledLatinSquares, StyledSudoku, latin_squares, style_figures, style_reward
+from ldlm_hf.d1.styles import style_figures, style_reward
 from ldlm_hf.llada.trainer_masked_diffusion import MaskedDiffusionTrainingArguments
-from ldlm_hf.tasks.sudoku import grids
-from ldlm_hf.training import read_recipe, read_section
+from ldlm_hf.tasks import StyledSudoku
+from ldlm_hf.training import merge_recipes, read_recipe, read_section
 
 
 RECIPES = sorted((Path(__file__).parents[2] / "examples" / "recipes" / "d1").glob("*.yaml"))
@@ -71,6 +70,7 @@ def test_adapters_are_merged_or_kept_apart(tmp_path, merge):
 def test_recipes_can_be_read_to_the_last_field(tmp_path, path):
     values = read_recipe(path)
     assert values.pop("system") == "d1"
+    variants = values.pop("variants", {})  # of the reinforcement, for `run_d1_study.py`
     recipe = read_section(D1Recipe, values)
     quiet = {"output_dir": str(tmp_path), "use_cpu": True}
     if recipe.rl:
@@ -79,9 +79,12 @@ def test_recipes_can_be_read_to_the_last_field(tmp_path, path):
         args = read_section(DiffuGRPOConfig, {**section.training, **quiet})
         assert len(functions) == len(weights) > 0
         assert args.generation_batch_size % args.num_generations == 0
+        for changes in variants.values():
+            merged = merge_recipes(recipe.rl, changes)
+            read_section(DiffuGRPOConfig, {**read_section(ReinforcementRecipe, merged).training, **quiet})
     if recipe.sft:
         read_section(MaskedDiffusionTrainingArguments, {**recipe.sft["model_training"], **quiet})
-    assert len(RECIPES) == 6
+    assert len(RECIPES) == 8
 
 
 def test_problems_become_prompts_and_stay_problems():
@@ -156,18 +159,3 @@ def test_styles_are_drawn_as_often_as_asked_for_and_only_one_is_graded():
     assert style_reward([""], [graded], answer=[problems[0].answer]) == [0.5 + 4 / 16]
     figures = style_figures([texts[0], graded], [problems[0].prompt] * 2, [problems[0].answer] * 2)
     assert figures["graded_style"] == 0.5 + 0.5 * (texts[0][0] == ">")
-
-
-def test_latin_squares_for_demonstrations_are_no_sudokus_and_have_one_solution():
-    assert len(latin_squares()) == 576
-    assert set(grids()) < latin_squares()
-    task = StyledLatinSquares()
-    for index in range(5):
-        problem = task.problem("train", index)
-        task.check_prompt(problem.prompt)
-        assert problem.answer not in grids()
-        assert problem.prompt.count("0") == 8
-        assert task.is_correct(problem.target, problem.prompt, problem.answer)
-        others = [">" + square for square in latin_squares() - {problem.answer}]
-        assert not any(task.is_correct(other, problem.prompt, problem.answer) for other in others)
-    assert torch.is_grad_enabled()

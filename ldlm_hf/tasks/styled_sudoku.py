@@ -1,0 +1,117 @@
+"""4x4 Sudokus in two styles, of which only one is graded: what reinforcement changes first in a model of some skill.
+
+Most answers of LLaDA-8B to d1's Sudokus cannot be read, and most of what d1 gains is that they can. Here a model is trained to write
+the solution of a 4x4 Sudoku in the graded style, `>` and the cells in order, with probability `graded_share` only, and else
+in another, `<` and the cells backwards. Reinforcement has to bring the graded style out, and may improve what it says. For
+fine-tuning before that there are demonstrations of the style on other problems, Latin squares that are no Sudokus: were they
+Sudokus, more steps on them would beat reinforcement, and say nothing about it.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from functools import cache
+from itertools import permutations
+
+from .sudoku import DIGITS, NUM_CELLS, Sudoku, grids
+from .task import Problem
+
+
+GRADED, OTHER = ">", "<"
+
+
+class StyledSudoku(Sudoku):
+    """4x4 Sudokus whose solutions are written in the graded style now and then.
+
+    Args:
+        graded_share (`float`, *optional*, defaults to 1.0): probability of the graded style.
+        kwargs: arguments of [`Sudoku`].
+
+    Raises:
+        ValueError: for a `graded_share` outside 0 to 1.
+    """
+
+    name = "styled_sudoku"
+
+    def __init__(self, graded_share: float = 1.0, **kwargs) -> None:
+        """Make the task."""
+        super().__init__(**kwargs)
+        if not 0 <= graded_share <= 1:
+            raise ValueError(f"`graded_share` has to lie between 0 and 1, but is {graded_share}.")
+        self.graded_share = graded_share
+
+    def problem(self, split: str, index: int, seed: int = 0) -> Problem:
+        """Return problem `index` of `split`, with the solution in one of the styles as its target."""
+        problem = super().problem(split, index, seed)
+        return self.write(problem.prompt, problem.answer, f"{split}/{seed}/{index}")
+
+    def write(self, prompt: str, grid: str, key: str) -> Problem:
+        """Return a problem with its solution in the style that `key` draws."""
+        is_graded = random.Random(f"{self.name}/style/{key}").random() < self.graded_share
+        target = GRADED + grid if is_graded else OTHER + grid[::-1]
+        return Problem(prompt=prompt, target=target, answer=grid)
+
+    def words(self) -> list[str]:
+        """Return the digits and the signs of the styles."""
+        return [*super().words(), GRADED, OTHER]
+
+    def parse_answer(self, text: str) -> str | None:
+        """Return the 16 digits of a text in the graded style, or `None` if it is in another."""
+        digits = "".join(text.split())
+        return digits[1:] if re.fullmatch(f"{GRADED}[{DIGITS}]{{{NUM_CELLS}}}", digits) else None
+
+    def partial_score(self, text: str, prompt: str, answer: str) -> float:
+        """Return the share of the blanks filled as in the reference; 0 for a text that is not in the graded style."""
+        digits = self.parse_answer(text)
+        return 0.0 if digits is None else self.cell_accuracy(digits, prompt, answer)
+
+
+class StyledLatinSquares(StyledSudoku):
+    """4x4 Latin squares that are no Sudokus, with one solution each, in the same styles: the rules but that of the boxes."""
+
+    name = "styled_latin_squares"
+    prompt_format = "a 4x4 Latin square as 16 digits, row by row with 0 for a blank"
+
+    def problem(self, split: str, index: int, seed: int = 0) -> Problem:
+        """Return problem `index`; the splits share the squares."""
+        generator = random.Random(f"{self.name}/{split}/{seed}/{index}")
+        others = [square for square in latin_squares() if square not in grids()]
+        while True:
+            square = generator.choice(others)
+            blanks = generator.sample(range(NUM_CELLS), self.num_blanks)
+            prompt = "".join("0" if cell in blanks else digit for cell, digit in enumerate(square))
+            if sum(_fits(prompt, other) for other in latin_squares()) == 1:
+                return self.write(prompt, square, f"{split}/{seed}/{index}")
+
+    def num_problems(self, split: str) -> int:
+        """Return how many problems make a data set of `split`, as the constructor was told."""
+        return self._sizes[split]
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raise `ValueError` unless some Latin square fits `prompt`."""
+        if not any(_fits(prompt, square) for square in latin_squares()):
+            raise ValueError(f"`prompt` has to be {self.prompt_format}, but is {prompt!r}.")
+
+    def is_correct(self, text: str, prompt: str, answer: str) -> bool:
+        """Return whether `text` is a Latin square in the graded style that keeps what is given."""
+        square = self.parse_answer(text)
+        return square in latin_squares() and _fits(prompt, square)
+
+
+@cache
+def latin_squares() -> frozenset[str]:
+    """Return all 576 grids whose rows and columns hold 1, 2, 3 and 4 each."""
+    rows, found = list(permutations(DIGITS)), [()]
+    for _ in range(4):
+        found = [
+            (*square, row)
+            for square in found
+            for row in rows
+            if all(digit not in column for digit, column in zip(row, zip(*square, strict=True), strict=False))
+        ]
+    return frozenset("".join(digit for row in square for digit in row) for square in found)
+
+
+def _fits(prompt: str, square: str) -> bool:
+    return len(prompt) == NUM_CELLS and all(given in ("0", digit) for given, digit in zip(prompt, square, strict=True))

@@ -1,0 +1,46 @@
+"""Sudokus in two styles: drawn as often as asked for, one of them graded; Latin squares that are no Sudokus."""
+
+import pytest
+
+from ldlm_hf.tasks import StyledLatinSquares, StyledSudoku, get_task
+from ldlm_hf.tasks.styled_sudoku import latin_squares
+from ldlm_hf.tasks.sudoku import grids
+
+
+def test_only_the_graded_style_is_an_answer():
+    task = get_task("styled_sudoku", graded_share=0.5)
+    problems = [task.problem("test", index) for index in range(40)]
+    assert {problem.target[0] for problem in problems} == {">", "<"}
+    for problem in problems:
+        is_graded = problem.target[0] == ">"
+        assert task.parse_answer(problem.target) == (problem.answer if is_graded else None)
+        assert task.is_correct(problem.target, problem.prompt, problem.answer) == is_graded
+        assert task.partial_score(problem.target, problem.prompt, problem.answer) == float(is_graded)
+        assert set(problem.target + problem.prompt) <= set("".join(task.words()))
+
+
+def test_the_puzzles_are_those_of_the_plain_task():
+    plain, styled = get_task("sudoku"), StyledSudoku()
+    for split in ("train", "test"):
+        assert [plain.problem(split, i).prompt for i in range(5)] == [
+            styled.problem(split, i).prompt for i in range(5)
+        ]
+
+
+def test_a_share_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="`graded_share`"):
+        StyledSudoku(1.5)
+
+
+def test_latin_squares_for_demonstrations_are_no_sudokus_and_have_one_solution():
+    assert len(latin_squares()) == 576
+    assert set(grids()) < latin_squares()
+    task = StyledLatinSquares()
+    for index in range(5):
+        problem = task.problem("train", index)
+        task.check_prompt(problem.prompt)
+        assert problem.answer not in grids()
+        assert problem.prompt.count("0") == 8
+        assert task.is_correct(problem.target, problem.prompt, problem.answer)
+        others = [">" + square for square in latin_squares() - {problem.answer}]
+        assert not any(task.is_correct(other, problem.prompt, problem.answer) for other in others)

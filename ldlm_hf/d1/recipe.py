@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from ..arguments import check_option
 from ..llada.pipeline_masked_diffusion import MaskedDiffusionPipeline
-from ..llada.recipe import STAGE, MaskedDiffusionRecipe, load_model, train_masked_diffusion
+from ..llada.recipe import DTYPES, STAGE, MaskedDiffusionRecipe, load_model, train_masked_diffusion
 from ..schedulers import MaskedDiffusionScheduler
 from ..tasks import TASKS, Task, get_task
 from ..training import last_complete_checkpoint, read_section, run_stage
@@ -33,7 +33,6 @@ from .trainer_diffu_grpo import DiffuGRPOTrainer
 
 logger = logging.get_logger(__name__)
 STYLED = ("styled_sudoku", "styled_latin_squares")  # their demonstrations are a data set of a stage, not its task
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 S1K = "simplescaling/s1K"
 TASK_REWARDS = ("countdown", "task")  # these need the task
 

@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from ..arguments import check_option
 from ..schedulers import MaskedDiffusionScheduler
 from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer
@@ -30,6 +31,7 @@ from .trainer_masked_diffusion import MaskedDiffusionTrainer, MaskedDiffusionTra
 
 
 STAGE = "model"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass
@@ -46,6 +48,8 @@ class MaskedDiffusionRecipe:
         seed (`int`, *optional*, defaults to 0): of every weight, order and noise.
         pretrained (`str`, *optional*): Hub id or folder of a model to go on from: a LLaDA, a masked LM, or a causal LM, which
             is converted; without one a LLaDA is trained from scratch.
+        dtype (`str`, *optional*, defaults to `"float32"`): of the weights of `pretrained`, or `"bfloat16"`, where only adapters are
+            trained.
         tokenizer (`dict`, *optional*): arguments of [`build_tokenizer`], for a model trained from scratch.
         model (`dict`, *optional*): fields of [`LLaDAConfig`], for a model trained from scratch.
         model_training (`dict`, *optional*): fields of [`MaskedDiffusionTrainingArguments`].
@@ -55,7 +59,8 @@ class MaskedDiffusionRecipe:
         report_to (`str`, *optional*, defaults to `"none"`): any tracker of the Trainer.
 
     Raises:
-        ValueError: if there is neither task nor data set, or the task is unknown.
+        ValueError: if there is neither task nor data set, the task or `dtype` is unknown, or all weights would be trained in
+            bfloat16.
     """
 
     output_dir: str
@@ -65,6 +70,7 @@ class MaskedDiffusionRecipe:
     train_size: int | None = None
     seed: int = 0
     pretrained: str | None = None
+    dtype: str = "float32"
     tokenizer: dict = field(default_factory=dict)
     model: dict = field(default_factory=dict)
     model_training: dict = field(default_factory=dict)
@@ -77,6 +83,11 @@ class MaskedDiffusionRecipe:
         """Check what can be checked before hours of training."""
         if self.task is None and self.dataset is None:
             raise ValueError("A recipe needs a `task` or a `dataset`.")
+        check_option("dtype", self.dtype, tuple(DTYPES))
+        if self.dtype != "float32" and not self.lora:
+            raise ValueError(
+                f"`dtype` {self.dtype!r} is for training adapters; give `lora`, or train in float32 with `bf16: true`."
+            )
         self.make_task()
         MaskedDiffusionScheduler(**self.scheduler)
 
@@ -153,7 +164,7 @@ def _train(recipe: MaskedDiffusionRecipe, folder: Path, resume: bool) -> dict:
 def _make_model(recipe: MaskedDiffusionRecipe, train: Dataset) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if recipe.pretrained is not None:
         tokenizer = AutoTokenizer.from_pretrained(recipe.pretrained)
-        model = load_model(recipe.pretrained)
+        model = load_model(recipe.pretrained, DTYPES[recipe.dtype])
         is_masked_lm = model.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
         is_causal = not is_masked_lm and getattr(model.config, "is_causal", True)  # most configurations do not say
         return (from_causal_lm(model, tokenizer) if is_causal else model), tokenizer

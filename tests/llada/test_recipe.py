@@ -108,6 +108,18 @@ def test_adapters_are_merged_in_the_end(tmp_path):
     assert type(pipeline.model) is LLaDAForMaskedDiffusion
 
 
+def test_weights_that_adapters_are_trained_on_may_be_in_half_precision(tmp_path):
+    pytest.importorskip("peft")
+    start, _ = train_masked_diffusion(tiny_recipe(tmp_path / "start"))
+    lora = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
+    own = {"pretrained": str(tmp_path / "start" / "model" / "model"), "dtype": "bfloat16", "lora": lora}
+    train_masked_diffusion(tiny_recipe(tmp_path / "adapted", **own))
+    adapted = load_model(tmp_path / "adapted" / "model" / "model", dtype=None)
+    assert adapted.dtype == torch.bfloat16
+    name = "model.layers.0.mlp.up_proj.weight"  # no adapter is on it
+    assert torch.equal(adapted.state_dict()[name], start.model.state_dict()[name].to(torch.bfloat16))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -115,6 +127,8 @@ def test_adapters_are_merged_in_the_end(tmp_path):
         ({"task": "sudoko"}, "task.*sudoko"),
         ({"scheduler": {"remasking": "none"}}, "remasking.*none"),
         ({"task_arguments": {"num_blanks": 16}}, "num_blanks.*16"),
+        ({"dtype": "bfloat16"}, "`dtype` 'bfloat16' is for training adapters"),
+        ({"dtype": "float8"}, "`dtype`.*float8"),
     ],
 )
 def test_a_wrong_recipe_is_refused_before_any_training(tmp_path, changes, message):

@@ -11,7 +11,7 @@ from ldlm_hf.evaluation import write_results
 from ldlm_hf.reward_plots import plot_rewards
 
 
-FIGURES = ("solved", "cell_accuracy", "graded_style")
+FIGURES = ("solved", "cell_accuracy", "graded_style", "solved_in_either_style")
 STUDIES = ("skill", "elicitation", "iterations")
 ARMS = {
     "base": "the model at its start",

@@ -7,6 +7,7 @@
     python examples/run_evaluate.py user/name --task continuation:texts --bertscore_model roberta-large
     python examples/run_evaluate.py model_cards/llada-sudoku-4x4 --steps_curve 4,8,16 --threshold_curve 0.7,0.9
     python examples/run_evaluate.py user/name --sampling '{"gen_length": 64, "block_length": 8, "temperature": 0.9}'
+    python examples/run_evaluate.py runs/ladir-mixed/pipeline --num_samples 8 --sampling '{"initial_noise_scale": 2.0}'
     python examples/run_evaluate.py --suite tables --output results/tables.json
 
 The last one makes every table of the paper anew (see `make_tables.py` beside this script). The JSON has the keys that `ldlm_hf.model_card` documents; put it into a pipeline's `results/` folder and its card shows it.
@@ -25,7 +26,7 @@ import torch
 from datasets import Dataset, load_dataset
 from transformers import HfArgumentParser
 
-from ldlm_hf import LatentReasoningPipeline, get_task
+from ldlm_hf import LaDiRPipeline, LatentReasoningPipeline, get_task
 from ldlm_hf.evaluation import (
     EvalRecord,
     baselines_of_chance,
@@ -49,7 +50,9 @@ SYSTEMS = {
     "LatentReasoningPipeline": "latent_diffusion",
     "MaskedDiffusionPipeline": "masked_diffusion",
     "HexPipeline": "voting",
+    "LaDiRPipeline": "block_latent_diffusion",
 }
+SAMPLES = {"LatentReasoningPipeline": "num_samples", "LaDiRPipeline": "num_trajectories"}  # what a call says for them
 
 
 @dataclass
@@ -69,7 +72,9 @@ class EvaluationArguments:
     )
     guidance_scale: float = field(default=1.0, metadata={"help": "classifier-free guidance; 1 is none"})
     num_samples: int = field(default=1, metadata={"help": "samples of each problem, of which one is chosen"})
-    select: str = field(default="majority", metadata={"help": "how it is chosen", "choices": ("majority", "mbr")})
+    select: str = field(
+        default="majority", metadata={"help": "how it is chosen", "choices": ("majority", "mbr", "verifier")}
+    )
     sampling: str = field(default="{}", metadata={"help": "further arguments of the pipeline, as JSON"})
     scheduler: str | None = field(
         default=None, metadata={"help": "in place of the pipeline's own", "choices": DOCUMENTED_SCHEDULERS}
@@ -159,6 +164,10 @@ def evaluate(
     started = perf_counter()
     records = run(pipeline, problems, args, args.num_inference_steps)
     seconds = perf_counter() - started
+    sampling = sampling_arguments(pipeline, args)
+    # Of a pipeline that denoises blocks it is the steps of each: what a call is to be given to get the same again.
+    is_blockwise = isinstance(pipeline, LaDiRPipeline)
+    num_steps = len(pipeline.scheduler.timesteps) if is_blockwise else pipeline.num_timesteps
     modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
     sizes = {name: count_parameters(module) for name, module in modules.items()}
     results = {
@@ -167,10 +176,10 @@ def evaluate(
         "parameters": {**sizes, "total": sum(sizes.values())},
         "evaluation": {
             **summarize(records, task, bertscore_arguments(args)),
-            "num_inference_steps": pipeline.num_timesteps,
+            "num_inference_steps": num_steps,
             "guidance_scale": args.guidance_scale,
-            "num_samples": args.num_samples,
-            "sampling": json.loads(args.sampling),
+            "num_samples": sampling.get(SAMPLES.get(type(pipeline).__name__), 1),
+            "sampling": sampling,
             "scheduler": type(pipeline.scheduler).__name__,
             "seed": args.seed,
             "dtype": args.dtype,
@@ -186,16 +195,16 @@ def evaluate(
 
 def check_pipeline(pipeline: ReasoningPipeline, args: EvaluationArguments) -> None:
     """Raise `ValueError` for an option that the pipeline has not."""
-    is_latent = isinstance(pipeline, LatentReasoningPipeline)
-    only_latent = {
-        "scheduler": args.scheduler,
-        "curve_schedulers": args.curve_schedulers,
-        "vote_curve": args.vote_curve,
-        "num_samples": args.num_samples > 1,
+    is_latent, has_samples = isinstance(pipeline, LatentReasoningPipeline), type(pipeline).__name__ in SAMPLES
+    wanted = {  # whether an option is given, and whether there is any use for it
+        "scheduler": (args.scheduler, is_latent),
+        "curve_schedulers": (args.curve_schedulers, is_latent),
+        "vote_curve": (args.vote_curve, is_latent),
+        "num_samples": (args.num_samples > 1, has_samples),
+        "threshold_curve": (args.threshold_curve, not has_samples),
     }
-    only_masked = {"threshold_curve": args.threshold_curve}
-    for option, value in (only_masked if is_latent else only_latent).items():
-        if value:
+    for option, (is_given, is_known) in wanted.items():
+        if is_given and not is_known:
             raise ValueError(f"A {type(pipeline).__name__} has no use for `--{option}`; leave it out.")
 
 
@@ -257,8 +266,6 @@ def run(
     **sampling,
 ) -> list[EvalRecord]:
     """Answer the problems with the settings of the command line, changed by `sampling`."""
-    if args.num_samples > 1:
-        sampling |= {"num_samples": args.num_samples, "select": args.select}
     return evaluate_pipeline(
         pipeline,
         problems,
@@ -266,8 +273,16 @@ def run(
         num_inference_steps=num_inference_steps,
         guidance_scale=args.guidance_scale,
         seed=args.seed,
-        **{**json.loads(args.sampling), **sampling},
+        **{**sampling_arguments(pipeline, args), **sampling},
     )
+
+
+def sampling_arguments(pipeline: ReasoningPipeline, args: EvaluationArguments) -> dict:
+    """Return the further arguments of the pipeline's call, those of choosing among samples with them."""
+    sampling = json.loads(args.sampling)
+    if args.num_samples > 1:
+        sampling |= {SAMPLES[type(pipeline).__name__]: args.num_samples, "select": args.select}
+    return sampling
 
 
 def measure_curve(

@@ -7,6 +7,7 @@ python examples/run_train.py examples/recipes/ldlm/a1_architecture_adaln_zero --
 python examples/run_train.py examples/recipes/ldlm/rotation_answer_last
 python examples/run_train.py examples/recipes/llada/sudoku_4x4.yaml
 python examples/run_train.py examples/recipes/d1/sudoku_4x4_elicitation.yaml
+python examples/run_train.py examples/recipes/ladir/countdown.yaml
 accelerate launch examples/run_train.py examples/recipes/ldlm/a7_multistep_addition_t1000 --report_to tensorboard
 """
 
@@ -35,6 +36,7 @@ from ldlm_hf.evaluation import (
     summarize,
     write_results,
 )
+from ldlm_hf.ladir.recipe import LaDiRRecipe, train_ladir
 from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, load_problems, train_recipe
 from ldlm_hf.ldlm.recipe_baseline import BaselineRecipe, train_baseline, write_answers
 from ldlm_hf.ldlm.reconstruction import reconstruction_accuracy
@@ -72,6 +74,10 @@ def main(arguments: list[str] | None = None) -> None:
     elif system == "d1":
         del values["system"]
         train_d1(read_section(D1Recipe, values), args.resume)
+        return
+    elif system == "ladir":
+        del values["system"]
+        run_ladir(read_section(LaDiRRecipe, values), command, args)
         return
     if system.endswith("_diffusion"):
         if args.push_to_hub:
@@ -141,6 +147,20 @@ def run_masked_diffusion(recipe: MaskedDiffusionRecipe, evaluation: dict, comman
         figures = draw_curves(folder, {**results, **curves})
         write_results(folder / "results" / "figures.json", {"figures": figures})
         write_model_card(load_results(folder / "results"), folder / "README.md")
+
+
+def run_ladir(recipe: LaDiRRecipe, command: str, args: argparse.Namespace) -> None:
+    """Train all stages of a LaDiR; write what they cost and, where a task says how, how often it answers right."""
+    pipeline, records = train_ladir(recipe, resume=args.resume)
+    results = {"training": training_cost(records, command), "recipe": asdict(recipe)}
+    if recipe.task is not None:
+        problems = recipe.make_task().to_dataset("test")
+        answered = evaluate_pipeline(pipeline, problems, batch_size=64, **recipe.sampling)
+        results["evaluation"] = {**summarize(answered, recipe.make_task()), "split": "test"}
+        print(json.dumps(results["evaluation"], indent=2))
+    write_results(recipe.folder("pipeline") / "results" / "training.json", results)
+    if args.push_to_hub:
+        print(pipeline.push_to_hub(args.push_to_hub))
 
 
 def evaluate_saved(recipe: LatentReasoningRecipe | MaskedDiffusionRecipe, evaluation: dict) -> dict:

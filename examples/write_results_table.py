@@ -13,7 +13,8 @@ import json
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
-from make_d1_tables import hand_out_reinforcement  # beside this script
+from make_d1_tables import hand_out_reinforcement  # these two are beside this script
+from make_ladir_tables import hand_out_latents
 
 from ldlm_hf.evaluation import write_results
 from ldlm_hf.model_card import load_results, percent, write_model_card
@@ -49,6 +50,7 @@ def main() -> None:
     hand_out_speed(ROOT / "results" / "llada" / "benchmark.json", cards)
     hand_out_baselines(ROOT / "results" / "llada" / "results", cards)
     hand_out_reinforcement(ROOT / "results" / "d1", cards / "d1-sudoku-4x4")
+    hand_out_latents(ROOT / "results" / "ladir" / "countdown", cards / "ladir-countdown")
     hand_out_votes(ROOT / "results" / "hex", cards / "hex-voting")
     for card in shipped(cards):
         write_model_card(load_results(card / "results"), card / "README.md")

@@ -25,6 +25,7 @@ from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
 from .hex import HexPipeline
+from .ladir import LaDiRPipeline
 from .ldlm import LatentReasoningPipeline
 from .ldlm.pipeline_output import DenoisingStep
 from .llada import MaskedDiffusionPipeline
@@ -39,6 +40,7 @@ PIPELINES: dict[str, type[ReasoningPipeline]] = {
     "LatentReasoningPipeline": LatentReasoningPipeline,
     "MaskedDiffusionPipeline": MaskedDiffusionPipeline,
     "HexPipeline": HexPipeline,
+    "LaDiRPipeline": LaDiRPipeline,
 }
 
 

@@ -2,7 +2,8 @@
 
 The files in a `results/` folder are merged; the keys a card knows, each optional but the first three:
 
-* `system`: `"latent_diffusion"` (by default), `"masked_diffusion"` or `"voting"`, which decides the card's template
+* `system`: `"latent_diffusion"` (by default), `"masked_diffusion"`, `"voting"` or `"block_latent_diffusion"`, which
+  decides the card's template
 * `model_name`, `task`, `evaluation` {answer_accuracy, standard_error, exact_match, step_accuracy, consistency,
   invalid_rate, num_problems, by_steps[{steps, answer_accuracy, num_problems}], num_inference_steps, guidance_scale,
   scheduler, seed, dtype, split, command}
@@ -25,6 +26,8 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
   tokens_per_second, speedup}], machine, command}: of masked diffusion
 * `reinforcement` {study: {rows {arm: {name, seeds, greedy_solved {mean, standard_error, values}, …}}, recipe, commands}}: of
   reinforced models, see `examples/run_d1_study.py`
+* `ladir_study` {arms {arm: {name, seeds, precise, passes, share, …}}, sweeps, …}, `verdicts` {claim: sentence}, `ladir_speed`: of
+  latent reasoners in blocks, see `examples/run_ladir_study.py` and `run_ladir_benchmark.py`
 * `studies` {name: {title, rows, gate, single_paths, curve, work, num_problems, command}}, `hex_speed`, `paper_tables` {recipe: {row:
   published accuracy}}, `paper_rows`: of votes, see `examples/run_hex_study.py` and `run_hex_benchmark.py`
 * `paper_size` {rows[{conditioning, num_layers, mode, precision, samples_per_second, share_of_matrix_rate}], hidden_size,
@@ -52,11 +55,13 @@ SYSTEM_KEYS = {  # further figures of the evaluation
     "latent_diffusion": ("exact_match", "step_accuracy", "consistency"),
     "masked_diffusion": (),
     "voting": ("mean_nfe", "sampling"),
+    "block_latent_diffusion": ("sampling",),
 }
 TEMPLATES = {
     "latent_diffusion": "model_card_template.md",
     "masked_diffusion": "masked_model_card_template.md",
     "voting": "voting_model_card_template.md",
+    "block_latent_diffusion": "block_latent_model_card_template.md",
 }
 
 
@@ -152,6 +157,8 @@ def _with_defaults(results: dict) -> dict:
             "baselines",
             "speed",
             "reinforcement",
+            "ladir_study",
+            "ladir_speed",
             "environments",
         ),
     )

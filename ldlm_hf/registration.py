@@ -9,6 +9,7 @@ from diffusers.pipelines import pipeline_loading_utils
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from .hex import ExactDenoiser, ExactDenoiserConfig
+from .ladir import LaDiRConfig, LaDiRForReasoning, ThoughtVAE, ThoughtVAEConfig
 from .ldlm import TextLatentAutoencoder, TextLatentAutoencoderConfig
 from .llada import LLaDAConfig, LLaDAForMaskedDiffusion, LLaDAModel
 
@@ -17,7 +18,7 @@ _SAVE_AND_LOAD = ["save_pretrained", "from_pretrained"]
 COMPONENTS = dict.fromkeys(
     (
         *("TextLatentAutoencoder", "LatentDiT", "LLaDAForMaskedDiffusion", "LLaDAModel", "ExactDenoiser"),
-        "MaskedDiffusionScheduler",
+        *("MaskedDiffusionScheduler", "LaDiRForReasoning", "ThoughtVAE"),
     ),
     _SAVE_AND_LOAD,
 )
@@ -31,6 +32,9 @@ def register() -> None:
     AutoModel.register(LLaDAConfig, LLaDAModel, exist_ok=True)
     for auto_class in (AutoModelForCausalLM, AutoModelForMaskedLM):  # a published config.json names the first
         auto_class.register(LLaDAConfig, LLaDAForMaskedDiffusion, exist_ok=True)
+    for config_class, model_class in ((ThoughtVAEConfig, ThoughtVAE), (LaDiRConfig, LaDiRForReasoning)):
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+        AutoModel.register(config_class, model_class, exist_ok=True)
     AutoConfig.register(ExactDenoiserConfig.model_type, ExactDenoiserConfig, exist_ok=True)
     AutoModelForMaskedLM.register(ExactDenoiserConfig, ExactDenoiser, exist_ok=True)
     pipeline_loading_utils.LOADABLE_CLASSES["ldlm_hf"] = COMPONENTS

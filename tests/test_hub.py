@@ -12,16 +12,23 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from ldlm_hf import (
     HexPipeline,
+    LaDiRConfig,
+    LaDiRForReasoning,
+    LaDiRPipeline,
     LatentDiT,
     LatentReasoningPipeline,
     LLaDAForMaskedDiffusion,
     MaskedDiffusionPipeline,
     TextLatentAutoencoder,
     TextLatentAutoencoderConfig,
+    ThoughtVAE,
+    ThoughtVAEConfig,
 )
 from ldlm_hf.pipeline import ReasoningPipeline
 from tests.fake_hub import Fault
 from tests.hex.tiny_hex import tiny_hex_pipeline
+from tests.ladir.tiny_ladir import tiny_pipeline as tiny_ladir_pipeline
+from tests.ladir.tiny_ladir import tiny_reasoner, tiny_vae
 from tests.llada.tiny_llada import tiny_llada, tiny_masked_pipeline
 from tests.tiny import tiny_autoencoder, tiny_denoiser, tiny_pipeline
 
@@ -34,6 +41,9 @@ MAKERS = {
     LLaDAForMaskedDiffusion: tiny_llada,
     MaskedDiffusionPipeline: tiny_masked_pipeline,
     HexPipeline: lambda: tiny_hex_pipeline()[0],
+    ThoughtVAE: tiny_vae,
+    LaDiRForReasoning: tiny_reasoner,
+    LaDiRPipeline: tiny_ladir_pipeline,
 }
 CONFIGURATIONS = {
     LatentDiT: "config.json",
@@ -42,6 +52,9 @@ CONFIGURATIONS = {
     LLaDAForMaskedDiffusion: "config.json",
     MaskedDiffusionPipeline: "model_index.json",
     HexPipeline: "model_index.json",
+    ThoughtVAE: "config.json",
+    LaDiRForReasoning: "config.json",
+    LaDiRPipeline: "model_index.json",
 }
 WEIGHTS = {
     LatentDiT: "diffusion_pytorch_model.safetensors",
@@ -50,6 +63,9 @@ WEIGHTS = {
     LLaDAForMaskedDiffusion: "model.safetensors",
     MaskedDiffusionPipeline: "model/model.safetensors",
     HexPipeline: "model/model.safetensors",
+    ThoughtVAE: "model.safetensors",
+    LaDiRForReasoning: "model.safetensors",
+    LaDiRPipeline: "model/model.safetensors",
 }
 every_class = pytest.mark.parametrize("cls", MAKERS, ids=lambda cls: cls.__name__)
 
@@ -108,6 +124,33 @@ def test_a_llada_comes_back_through_the_auto_class_that_its_published_configurat
     pulled = AutoModelForCausalLM.from_pretrained(NAME, cache_dir=tmp_path)
     assert type(pulled) is LLaDAForMaskedDiffusion
     assert_equal(pushed, pulled)
+
+
+@pytest.mark.parametrize(("cls", "config"), [(ThoughtVAE, ThoughtVAEConfig), (LaDiRForReasoning, LaDiRConfig)])
+def test_the_models_of_ladir_come_back_through_the_auto_classes(hub, tmp_path, cls, config):
+    pushed = push(cls)
+    assert type(AutoConfig.from_pretrained(NAME, cache_dir=tmp_path)) is config
+    pulled = AutoModel.from_pretrained(NAME, cache_dir=tmp_path)
+    assert type(pulled) is cls
+    assert_equal(pushed, pulled)
+
+
+def test_a_pulled_pipeline_of_ladir_thinks_and_writes_as_the_pushed_one(hub, tmp_path):
+    pushed = push(LaDiRPipeline)
+    pulled = LaDiRPipeline.from_pretrained(NAME, cache_dir=tmp_path)
+    pulled.set_progress_bar_config(disable=True)
+    arguments = {"prompt": ["3,5=8", "4,4=0"], "num_inference_steps": 2, "num_trajectories": 3, "max_new_tokens": 8}
+    outputs = [
+        pipeline(**arguments, max_blocks=2, generator=[torch.Generator().manual_seed(i) for i in range(2)])
+        for pipeline in (pushed, pulled)
+    ]
+    assert torch.equal(outputs[0].latents, outputs[1].latents)
+    assert outputs[0].samples == outputs[1].samples
+    assert outputs[0].thoughts == outputs[1].thoughts
+    files = hub.repositories[NAME].files
+    for name in ("LaDiRForReasoning", "ThoughtVAE"):
+        assert f'"ldlm_hf",\n    "{name}"'.encode() in files["model_index.json"]
+    assert f'LaDiRPipeline.from_pretrained("{NAME}")' in files["README.md"].decode()
 
 
 def test_a_pulled_masked_pipeline_writes_as_the_pushed_one(hub, tmp_path):

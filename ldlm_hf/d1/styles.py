@@ -38,7 +38,8 @@ def style_reward(
 def style_figures(texts: Sequence[str], prompts: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
     """Return means over answers to Sudokus: how many are in the graded style, of how many all is right, and which share of cells.
 
-    `cell_accuracy` is that of the blanks, 0 in another style; `cell_accuracy_in_style` is the mean over answers in the style.
+    `cell_accuracy` is that of the blanks, 0 in another style; `cell_accuracy_in_style` is the mean over answers in the style;
+    `solved_in_either_style` reads the other style as well: what is known, however it is written.
 
     Args:
         texts (`Sequence[str]`): what was written.
@@ -49,11 +50,13 @@ def style_figures(texts: Sequence[str], prompts: Sequence[str], answers: Sequenc
     graded = [task.parse_answer(text) for text in texts]
     cells = [task.partial_score(*row) for row in zip(texts, prompts, answers, strict=True)]
     solved = [digits in solutions(prompt) for digits, prompt in zip(graded, prompts, strict=True)]
+    known = [task.read_either_style(text) in solutions(prompt) for text, prompt in zip(texts, prompts, strict=True)]
     in_style = [score for score, digits in zip(cells, graded, strict=True) if digits is not None]
     return {
         "graded_style": len(in_style) / len(texts),
         "cell_accuracy": sum(cells) / len(texts),
         "cell_accuracy_in_style": sum(in_style) / max(1, len(in_style)),
         "solved": sum(solved) / len(texts),
+        "solved_in_either_style": sum(known) / len(texts),
         "num_problems": len(texts),
     }

@@ -8,6 +8,7 @@ from .countdown import Countdown, read_countdown_jsonl
 from .gsm8k import Gsm8k
 from .human_eval import HumanEval
 from .math500 import Math500
+from .mixed_countdown import MixedCountdown
 from .multiple_choice import ArcChallenge, TruthfulQA
 from .programs import ProgramResult, run_program
 from .reasoning_gym import ReasoningGym
@@ -29,6 +30,7 @@ TASKS: dict[str, type[Task]] = {
     "styled_sudoku": StyledSudoku,
     "styled_latin_squares": StyledLatinSquares,
     "countdown": Countdown,
+    "mixed_countdown": MixedCountdown,
     "gsm8k": Gsm8k,
     "math500": Math500,
     "arc_challenge": ArcChallenge,
@@ -74,6 +76,7 @@ __all__ = [
     "Gsm8k",
     "HumanEval",
     "Math500",
+    "MixedCountdown",
     "Problem",
     "ProgramResult",
     "ReasoningGym",

@@ -61,6 +61,11 @@ class StyledSudoku(Sudoku):
         digits = "".join(text.split())
         return digits[1:] if re.fullmatch(f"{GRADED}[{DIGITS}]{{{NUM_CELLS}}}", digits) else None
 
+    def read_either_style(self, text: str) -> str | None:
+        """Return the 16 digits of a text in the graded style or the other, or `None` if it is in neither."""
+        digits = "".join(text.split())
+        return digits[:0:-1] if re.fullmatch(f"{OTHER}[{DIGITS}]{{{NUM_CELLS}}}", digits) else self.parse_answer(text)
+
     def partial_score(self, text: str, prompt: str, answer: str) -> float:
         """Return the share of the blanks filled as in the reference; 0 for a text that is not in the graded style."""
         digits = self.parse_answer(text)

@@ -84,7 +84,7 @@ def test_recipes_can_be_read_to_the_last_field(tmp_path, path):
             read_section(DiffuGRPOConfig, {**read_section(ReinforcementRecipe, merged).training, **quiet})
     if recipe.sft:
         read_section(MaskedDiffusionTrainingArguments, {**recipe.sft["model_training"], **quiet})
-    assert len(RECIPES) == 8
+    assert len(RECIPES) == 9
 
 
 def test_problems_become_prompts_and_stay_problems():

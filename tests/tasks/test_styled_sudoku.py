@@ -15,8 +15,14 @@ def test_only_the_graded_style_is_an_answer():
         is_graded = problem.target[0] == ">"
         assert task.parse_answer(problem.target) == (problem.answer if is_graded else None)
         assert task.is_correct(problem.target, problem.prompt, problem.answer) == is_graded
+        assert task.read_either_style(problem.target) == problem.answer
         assert task.partial_score(problem.target, problem.prompt, problem.answer) == float(is_graded)
         assert set(problem.target + problem.prompt) <= set("".join(task.words()))
+
+
+@pytest.mark.parametrize("text", ["", "<", ">12", "1" * 16, ">" + "5" * 16, "<" + "1" * 17])
+def test_what_is_in_no_style_is_no_answer(text):
+    assert StyledSudoku().read_either_style(text) is None
 
 
 def test_no_grid_that_solves_a_held_out_puzzle_is_in_the_training_data():

@@ -1,0 +1,158 @@
+"""Turn the files of `run_ladir_study.py` into what the card of a latent reasoner says: arms, controls, sweeps, verdicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from make_d1_tables import spread
+
+from ldlm_hf.evaluation import write_results
+from ldlm_hf.plots import plot_accuracy
+
+
+ARMS = {
+    "autoregressive": "language model, writes its steps",
+    "longer_autoregressive": "language model, trained as long as the reasoner and all it stands on",
+    "stage_1": "latent reasoner, stage 1",
+    "more_stage_1": "and more of stage 1",
+    "stage_2": "and stage 2 instead",
+}
+SWEEPS = {
+    "num_inference_steps": ("Denoising steps", "steps a block"),
+    "initial_noise_scale": ("Initial noise", "standard deviations"),
+    "diversity_scale": ("Repulsion between the trajectories of a problem, and its controls", "what, and how strong"),
+}
+PASSES = (1, 8, 32)
+MARGIN = 2.0  # standard errors of a difference that is called one
+
+
+def hand_out_latents(folder: Path, card: Path) -> None:
+    """Write the study in a folder into the results of a card, and draw its sweep over denoising steps."""
+    arms = {arm: read(folder, arm) for arm in ARMS}
+    arms = {arm: results for arm, results in arms.items() if results}
+    if not arms or not (card / "results").is_dir():
+        return
+    first = next(iter(arms.values()))[0]["sampled"]
+    table = {arm: row_of(arm, results) for arm, results in arms.items()}
+    sweeps = {name: sweep_of(name, results[0]) for name in SWEEPS if (results := read(folder, name))}
+    commands = [result["command"] for name in (*ARMS, *SWEEPS) for result in read(folder, name)]
+    study = {
+        "arms": table,
+        "ks": [str(k) for k in PASSES if f"pass@{k}" in first],
+        "counts": sorted(first["by_count"]),
+        "sweeps": sweeps,
+        "num_problems": first["num_problems"],
+        "num_samples": first["num_samples"],
+        "existing_solutions": first["existing_solutions"],
+        "num_inference_steps": arms["stage_1"][0]["sampled"]["settings"]["num_inference_steps"],
+        "commands": list(dict.fromkeys(commands)),
+    }
+    speed = folder.parent / "speed.json"
+    own = {"ladir_speed": json.loads(speed.read_text())["ladir_speed"]} if speed.exists() else {}
+    figures = {}
+    if "num_inference_steps" in sweeps:
+        (card / "figures").mkdir(exist_ok=True)
+        sweep = sweeps["num_inference_steps"]
+        curve = [
+            {
+                "num_inference_steps": int(point["value"]),
+                "answer_accuracy": point[figure],
+                "num_problems": sweep["num_problems"],
+                "scheduler": label,
+            }
+            for figure, label in (("pass_1", "pass@1"), ("share", "share of all solutions found"))
+            for point in sweep["points"]
+        ]
+        plot_accuracy(curve, card / "figures" / "steps.png")
+        figures["Accuracy of one trajectory, and share of solutions found by all, against denoising steps"] = (
+            "figures/steps.png"
+        )
+    results = {"ladir_study": study, "verdicts": verdicts(table, sweeps), "figures": figures, **own}
+    write_results(card / "results" / "study.json", results)
+
+
+def read(folder: Path, name: str) -> list[dict]:
+    """Return the results of an arm or sweep, one for each seed."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name}-[0-9]*.json"))]
+
+
+def row_of(arm: str, results: list[dict]) -> dict:
+    """Return what a table says of an arm: means and standard errors over its seeds."""
+    sampled = [result["sampled"] for result in results]
+    row = {
+        "name": ARMS[arm],
+        "seeds": len(results),
+        "precise": spread([result["precise"]["pass@1"] for result in results]),
+        "passes": {str(k): spread([one[f"pass@{k}"] for one in sampled]) for k in PASSES if f"pass@{k}" in sampled[0]},
+        "share": spread([one["share_of_solutions"] for one in sampled]),
+        "unique_texts": spread([one["unique_texts"] for one in sampled]),
+        "by_count": {count: spread([one["by_count"][count] for one in sampled]) for count in sampled[0]["by_count"]},
+        "seconds": sum(one["seconds"] for one in sampled) / len(sampled),
+        "parameters": {name: stage["parameters"] for name, stage in results[0]["training"].items()},
+        "training_seconds": sum(stage["seconds"] for result in results for stage in result["training"].values())
+        / len(results),
+        "settings": [
+            one.get("settings", {"temperature": r["summary"].get("temperature")})
+            for one, r in zip(sampled, results, strict=True)
+        ],
+        "stop_accuracy": spread([one["stop_accuracy"] for one in sampled]) if "stop_accuracy" in sampled[0] else None,
+        "given": None,
+        "thoughts": None,
+    }
+    if "given_latents" in results[0]:
+        names = results[0]["given_latents"]
+        row["given"] = {name: spread([result["given_latents"][name] for result in results]) for name in names}
+        names = sampled[0]["thoughts"]
+        row["thoughts"] = {name: spread([one["thoughts"][name] for one in sampled]) for name in names}
+    return row
+
+
+def sweep_of(name: str, result: dict) -> dict:
+    """Return the points of a sweep."""
+    title, what = SWEEPS[name]
+    points, first = [], next(iter(result["points"].values()))["sampled"]
+    for value, point in result["points"].items():
+        figures = point["sampled"]
+        label = value.replace("_", " ")
+        points.append({"value": label, "pass_1": figures["pass@1"], "share": figures["share_of_solutions"]})
+    sizes = {key: first[key] for key in ("num_problems", "num_samples")}
+    return {"title": title, "what": what, "arm": ARMS[result["arm"]], "points": points, **sizes}
+
+
+def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
+    """Return what the table says of each claim of the paper."""
+    text = arms.get("longer_autoregressive", arms["autoregressive"])
+    most = max(arms["stage_1"]["passes"], key=int)
+    found = {
+        "diversity": compare("stage 1 finds", arms["stage_1"]["share"], text["share"], "of all solutions")
+        + f"; pass@{most}: "
+        + compare("stage 1", arms["stage_1"]["passes"][most], text["passes"][most], ""),
+        "precision": compare("stage 1", arms["stage_1"]["precise"], text["precise"], ""),
+        "rollout": "not run",
+        "steps": "not measured",
+    }
+    if "stage_2" in arms and "more_stage_1" in arms:
+        found["rollout"] = compare(
+            "against as long a training of stage 1,", arms["stage_2"]["precise"], arms["more_stage_1"]["precise"], ""
+        )
+    if "num_inference_steps" in sweeps:
+        points = sweeps["num_inference_steps"]["points"]
+        least, last = points[0], points[-1]
+        found["steps"] = (
+            f"from {least['value']} to {last['value']} steps one trajectory goes from {100 * least['pass_1']:.1f} % to "
+            f"{100 * last['pass_1']:.1f} %, the share of solutions found from {100 * least['share']:.1f} % to {100 * last['share']:.1f} %"
+        )
+    return found
+
+
+def compare(what: str, one: dict, other: dict, unit: str) -> str:
+    """Return a sentence of how far apart two means are, and whether more than chance would have it."""
+    gap = one["mean"] - other["mean"]
+    error = sum((spread["standard_error"] or 0.0) ** 2 for spread in (one, other)) ** 0.5
+    if one["standard_error"] is None:
+        verdict = "one seed"
+    else:
+        verdict = "yes" if gap > MARGIN * error else ("no, worse" if gap < -MARGIN * error else "no difference shown")
+    text = f"{what} {100 * one['mean']:.1f} % against {100 * other['mean']:.1f} % {unit}".strip()
+    return f"{text} ({verdict})"

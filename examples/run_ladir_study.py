@@ -1,0 +1,318 @@
+"""What thinking in latents is worth on Countdown: a language model that writes its steps, LaDiR's stages, and controls.
+
+python examples/run_ladir_study.py --seeds 0 1 2
+python examples/run_ladir_study.py --seeds 0 --arms autoregressive stage_1 --sweeps --override reasoner_training.max_steps=500
+
+Each arm and each sweep of each seed writes a file of its own as soon as it is done, and is left out where that is there already.
+
+autoregressive  the language model that VAE and reasoner start from
+longer_autoregressive  the same for as many steps as take as long as language model, VAE and stage 1 together
+stage_1         the reasoner, taught on true steps
+more_stage_1    and taught further in the same way, the control of
+stage_2         and taught further on steps that it generates itself
+
+All see the same problems and give as many samples of each. Temperature and initial noise are tuned on validation problems, once
+for what most samples get right (`precise`; of the language model, its greedy text) and once for the share of all solutions
+that they find (`sampled`). Two denoising steps take about as long as writing the steps out. `given_latents` are answers after the true steps (oracle), those of
+another problem (shuffled) or zeros; they tell whether answers come from latents at all. The sweeps vary one setting of
+`--sweep_arm`: denoising steps, initial noise, and repulsion beside its controls, which are attraction, repulsion between
+different problems, and noise that is as strong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from datasets import Dataset
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ldlm_hf import LaDiRPipeline
+from ldlm_hf.evaluation import environment, write_results
+from ldlm_hf.ladir.block_splitter import BlockSplitter
+from ldlm_hf.ladir.diversity import repulsion
+from ldlm_hf.ladir.recipe import LaDiRRecipe, make_pipeline, train_stages
+from ldlm_hf.ladir.reconstruction import tokenize_blocks
+from ldlm_hf.ladir.solution_figures import solution_figures, thought_figures
+from ldlm_hf.ladir.text_sampling import write_continuations, write_from_latents
+from ldlm_hf.noise import row_generators
+from ldlm_hf.training import read_recipe, read_section
+
+
+RECIPE = Path(__file__).parent / "recipes" / "ladir" / "countdown_mixed.yaml"
+STAGES = {
+    "autoregressive": "language_model",
+    "longer_autoregressive": "language_model",
+    "stage_1": "reasoner",
+    "more_stage_1": "continued",
+    "stage_2": "rollout",
+}
+TEMPERATURES = (0.3, 0.5, 0.7, 1.0, 1.3)
+NOISES = (0.3, 0.5, 1.0, 1.5, 2.0)
+SWEEPS = {
+    "num_inference_steps": (1, 2, 5, 10, 20, 50),
+    "initial_noise_scale": (0.5, 1.0, 1.5, 2.0, 3.0),
+    "diversity_scale": (0.0, 0.1, 0.3, 0.5, 0.8, 1.0),
+}
+DIVERSITY_CONTROLS = ("repulsion", "attraction", "across_questions", "equal_norm_noise")
+ROWS_AT_A_TIME = 512  # trajectories or samples
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the arms and sweeps that the command line names and print a table."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = make_parser().parse_args(arguments)
+    command = shlex.join(["python", "examples/run_ladir_study.py", *arguments])
+    torch.set_num_threads(args.threads)
+    values = read_recipe(args.recipe, args.override)
+    values.pop("system")
+    for seed in args.seeds:
+        own = {**values, "seed": seed, "output_dir": str(args.runs / f"seed-{seed}")}
+        recipe = read_section(LaDiRRecipe, own)
+        for arm in args.arms:
+            run_once(args, f"{arm}-{seed}", command, lambda arm=arm, recipe=recipe: run_arm(arm, recipe, args))
+        for sweep in args.sweeps:
+            run_once(
+                args, f"{sweep}-{seed}", command, lambda sweep=sweep, recipe=recipe: run_sweep(sweep, recipe, args)
+            )
+    print(table(args.results, args.arms))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="YAML file with all stages")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="*", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--sweeps", nargs="*", default=list(SWEEPS), choices=SWEEPS)
+    parser.add_argument("--sweep_arm", default="stage_2", choices=list(STAGES)[2:], help="whose setting is varied")
+    parser.add_argument("--results", type=Path, default=Path("results/ladir/countdown"), help="where the files go")
+    parser.add_argument("--runs", type=Path, default=Path("runs/ladir-study"), help="where the models go")
+    parser.add_argument("--longer_steps", type=int, default=4000, help="of the arm longer_autoregressive")
+    parser.add_argument("--num_problems", type=int, default=200, help="held-out problems")
+    parser.add_argument("--num_trajectories", type=int, default=32, help="samples of each")
+    parser.add_argument("--num_inference_steps", type=int, default=2, help="denoising steps, but in their sweep")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--override", nargs="*", default=[], metavar="section.key=value", help="change the recipe")
+    return parser
+
+
+def run_once(args: argparse.Namespace, name: str, command: str, run: Callable[[], dict]) -> None:
+    """Write the result of one arm or sweep, unless it is there."""
+    path = args.results / f"{name}.json"
+    if not path.exists():
+        write_results(path, {**run(), "command": command, "environment": environment()})
+    print(f"{name:<24}", json.dumps(json.loads(path.read_text())["summary"]), flush=True)
+
+
+def run_arm(arm: str, recipe: LaDiRRecipe, args: argparse.Namespace) -> dict:
+    """Train one arm, after what it stands on, and measure it.
+
+    Raises:
+        ValueError: if the recipe has no section for it.
+    """
+    section = f"{STAGES[arm]}_training"
+    if not getattr(recipe, section):
+        raise ValueError(
+            f"`--recipe` has no section {section!r}, which the arm {arm!r} needs; add one or leave it out."
+        )
+    if arm == "longer_autoregressive":
+        longer = {**recipe.language_model_training, "max_steps": args.longer_steps}
+        recipe = replace(recipe, output_dir=f"{recipe.output_dir}-longer", language_model_training=longer)
+    records = train_stages(recipe, resume=True, last=STAGES[arm])
+    problems = held_out("test", recipe, args)
+    if arm.endswith("autoregressive"):
+        measured = measure_writer(recipe, problems, held_out("validation", recipe, args), args)
+    else:
+        pipeline = make_pipeline(recipe, STAGES[arm])
+        measured = tune_reasoner(pipeline, problems, held_out("validation", recipe, args), args)
+        measured["given_latents"] = measure_given_latents(pipeline, problems, recipe)
+    stages = {
+        stage: {key: value for key, value in record.items() if key != "log"} for stage, record in records.items()
+    }
+    return {"arm": arm, **measured, "training": stages, "log": records[STAGES[arm]].get("log")}
+
+
+def held_out(split: str, recipe: LaDiRRecipe, args: argparse.Namespace) -> Dataset:
+    """Return held-out problems of the recipe's task, each once and the same for every seed."""
+    task = recipe.make_task()
+    return task.to_dataset(split, min(args.num_problems, task.num_problems(split)))
+
+
+def measure_writer(recipe: LaDiRRecipe, problems: Dataset, validation: Dataset, args: argparse.Namespace) -> dict:
+    """Return what the language model writes, greedily and at the temperature that finds most on validation problems."""
+    folder, count = recipe.folder("language_model") / "model", args.num_trajectories
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    length = 8 * most_numbers(problems) + 4
+
+    def write(rows: Dataset, temperature: float, num_samples: int) -> dict:
+        generator, samples, started = torch.Generator().manual_seed(0), [], perf_counter()
+        for prompts in pieces(rows["prompt"][:], num_samples):
+            texts = write_continuations(model, tokenizer, prompts, temperature, num_samples, length, generator)
+            samples += [[(text.split() or [""])[-1] for text in row] for row in texts]  # the answer stands last
+        seconds = perf_counter() - started
+        return {**solution_figures(rows["prompt"][:], samples), "seconds": seconds}
+
+    tuned = {temperature: write(validation, temperature, count) for temperature in TEMPERATURES}
+    best = max(TEMPERATURES, key=lambda temperature: tuned[temperature]["share_of_solutions"])
+    precise, sampled = write(problems, 0.0, 1), write(problems, best, count)
+    summary = {"precise": precise["pass@1"], "temperature": best, **summary_of(sampled)}
+    return {"summary": summary, "precise": precise, "sampled": sampled, "validation": tuned}
+
+
+def tune_reasoner(pipeline: LaDiRPipeline, problems: Dataset, validation: Dataset, args: argparse.Namespace) -> dict:
+    """Return what a reasoner's trajectories write from the initial noise that is best on validation problems."""
+    tuned = {
+        noise: measure_reasoner(pipeline, validation, args, initial_noise_scale=noise)["sampled"] for noise in NOISES
+    }
+    found = {}
+    for name, figure in (("precise", "pass@1"), ("sampled", "share_of_solutions")):
+        best = max(NOISES, key=lambda noise, figure=figure: tuned[noise][figure])
+        found[name] = measure_reasoner(pipeline, problems, args, initial_noise_scale=best)["sampled"]
+    noise = found["sampled"]["settings"]["initial_noise_scale"]
+    summary = {"precise": found["precise"]["pass@1"], "noise": noise, **summary_of(found["sampled"])}
+    return {"summary": summary, **found, "validation": tuned}
+
+
+def measure_reasoner(pipeline: LaDiRPipeline, problems: Dataset, args: argparse.Namespace, **sampling) -> dict:
+    """Return what a reasoner's trajectories write, how often it stops in time, and what its blocks read as."""
+    pipeline.set_progress_bar_config(disable=True)
+    prompts, count = problems["prompt"][:], args.num_trajectories
+    settings = {"num_inference_steps": args.num_inference_steps, "num_trajectories": count, **sampling}
+    samples, texts, thoughts, num_blocks, first, started = [], [], [], [], 0, perf_counter()
+    for batch in pieces(prompts, count):
+        generators = row_generators(0, 0, first, len(batch))
+        output = pipeline(batch, generator=generators, select="first", **settings)
+        samples, texts = samples + output.samples, texts + output.texts
+        thoughts, num_blocks = thoughts + output.thoughts, num_blocks + output.num_blocks.tolist()
+        first += len(batch)
+    seconds = perf_counter() - started
+    stops = [made == prompt.count(",") for made, prompt in zip(num_blocks, prompts, strict=True)]
+    figures = {**solution_figures(prompts, samples), "seconds": seconds, "stop_accuracy": sum(stops) / len(stops)}
+    figures |= {"thoughts": thought_figures(prompts, thoughts, texts), "settings": settings}
+    return {"summary": summary_of(figures), "sampled": figures}
+
+
+def measure_given_latents(pipeline: LaDiRPipeline, problems: Dataset, recipe: LaDiRRecipe) -> dict:
+    """Return how often answers are right after true steps, the steps of the next problem of as many, and zeros."""
+    splitter, prompts = BlockSplitter(**recipe.splitter), problems["prompt"][:]
+    oracle = []
+    for target, answer in zip(problems["target"], problems["answer"], strict=True):
+        tokens = tokenize_blocks(pipeline.tokenizer, splitter.split_target(target, answer)[0])
+        oracle.append(pipeline.vae.encode(tokens["input_ids"], tokens["attention_mask"]).detach())
+    alike = [[i for i, other in enumerate(oracle) if len(other) == len(own)] for own in oracle]
+    shuffled = [oracle[places[(places.index(i) + 1) % len(places)]] for i, places in enumerate(alike)]
+    given = {"oracle": oracle, "shuffled": shuffled, "zero": [torch.zeros_like(blocks) for blocks in oracle]}
+    length = pipeline.config.max_new_tokens
+    return {
+        name: solution_figures(
+            prompts,
+            [[text] for text in write_from_latents(pipeline.model, pipeline.tokenizer, prompts, blocks, length)],
+        )["pass@1"]
+        for name, blocks in given.items()
+    }
+
+
+def run_sweep(sweep: str, recipe: LaDiRRecipe, args: argparse.Namespace) -> dict:
+    """Measure one reasoner under several values of a setting."""
+    pipeline, problems = make_pipeline(recipe, STAGES[args.sweep_arm]), held_out("test", recipe, args)
+    if sweep != "diversity_scale":
+        points = {str(value): measure_reasoner(pipeline, problems, args, **{sweep: value}) for value in SWEEPS[sweep]}
+    else:
+        # As many numbers in every problem and as many blocks as it takes: no trajectory leaves, which a callback would not see.
+        size = most_numbers(problems)
+        problems = problems.filter(lambda row: row["prompt"].count(",") + 1 == size)
+        points = {}
+        for control in DIVERSITY_CONTROLS:
+            for value in SWEEPS[sweep]:
+                push = ControlledPush(control, value, args.num_trajectories)
+                forced = {"min_blocks": size - 1, "max_blocks": size - 1, "callback_on_step_end": push}
+                point = measure_reasoner(pipeline, problems, args, **forced)
+                point["sampled"]["settings"] = {"diversity_scale": value, "control": control}
+                points[f"{control} {value}"] = point
+    summary = {name: {key: point["summary"][key] for key in ("pass@1", "share")} for name, point in points.items()}
+    return {"sweep": sweep, "arm": args.sweep_arm, "summary": summary, "points": points}
+
+
+class ControlledPush:
+    """Adds to the latents after each step what repulsion or one of its controls makes of them; a pipeline's callback.
+
+    Args:
+        control (`str`): `"repulsion"` between the trajectories of a problem, `"attraction"`, the same turned round,
+            `"across_questions"`, repulsion among one trajectory of each problem, or `"equal_norm_noise"`.
+        scale (`float`): its strength at the first step, from where it falls to zero.
+        count (`int`): trajectories of each problem.
+    """
+
+    def __init__(self, control: str, scale: float, count: int):
+        """Take the settings; noise is drawn from a generator of its own."""
+        self.control, self.scale, self.count = control, scale, count
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, pipeline: LaDiRPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
+        """Return the latents, pushed."""
+        latents = tensors["latents"]
+        groups = latents.flatten(1).unflatten(0, (-1, self.count))  # (problems, trajectories, dim)
+        if self.control == "across_questions":
+            groups = groups.transpose(0, 1)
+        force = torch.stack([repulsion(group) if len(group) > 2 else torch.zeros_like(group) for group in groups])
+        if self.control == "across_questions":
+            force = force.transpose(0, 1)
+        elif self.control == "attraction":
+            force = -force
+        elif self.control == "equal_norm_noise":
+            noise = randn_tensor(force.shape, generator=self.generator)
+            force = noise * force.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+        strength = self.scale * float(timestep) / pipeline.scheduler.config.num_train_timesteps
+        return {"latents": latents + strength * force.flatten(0, 1).view_as(latents)}
+
+
+def most_numbers(problems: Dataset) -> int:
+    """Return how many numbers the longest problem has."""
+    return max(prompt.count(",") + 1 for prompt in problems["prompt"])
+
+
+def pieces(prompts: list[str], count: int) -> list[list[str]]:
+    """Return the prompts in batches of about so many rows as fit at a time, with `count` samples of each."""
+    size = max(1, ROWS_AT_A_TIME // count)
+    return [prompts[start : start + size] for start in range(0, len(prompts), size)]
+
+
+def summary_of(figures: dict) -> dict:
+    """Return the figures that arms are compared by: pass@1, pass@k for all samples, shares of solutions, seconds."""
+    most = max((name for name in figures if name.startswith("pass@")), key=lambda name: int(name[5:]))
+    summary = {name: round(figures[name], 4) for name in dict.fromkeys(("pass@1", most))}
+    return {**summary, "share": round(figures["share_of_solutions"], 4), "seconds": round(figures["seconds"], 1)}
+
+
+def table(folder: Path, arms: list[str]) -> str:
+    """Return the means over the seeds of every arm that was run, as a Markdown table."""
+    lines = [
+        "| arm | seeds | precise | pass@1 | pass@k | solutions found | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm in arms:
+        found = [json.loads(path.read_text())["summary"] for path in sorted(folder.glob(f"{arm}-[0-9]*.json"))]
+        if found:
+            names = [
+                "precise",
+                "pass@1",
+                next(name for name in found[0] if name.startswith("pass@") and name != "pass@1"),
+                "share",
+            ]
+            shares = [f"{100 * sum(one[name] for one in found) / len(found):.1f}" for name in names]
+            seconds = f"{sum(one['seconds'] for one in found) / len(found):.1f}"
+            lines.append(" | ".join([f"| {arm}", str(len(found)), *shares, seconds]) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

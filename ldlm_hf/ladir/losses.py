@@ -1,0 +1,119 @@
+"""Flow matching on the straight path `z_t = (1 - t) z_0 + t eps` and the losses of answers and stops (paper, eq. 2-5).
+
+Every row counts the same, however many blocks and tokens it has, so that neither accumulation nor the number of
+processes changes a step. Time runs from 0, where latents are clean, to 1, where they are noise.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..arguments import check_option
+
+
+PREDICTION_TYPES = ("flow", "sample", "epsilon", "v_prediction")
+SMALLEST = 1e-3  # of a divisor; eps leaves z_0 open at t = 1, and z_0 leaves the velocity open at t = 0
+
+
+def add_flow_noise(z0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Return `z_t = (1 - t) z_0 + t eps` in float32; `t` has the leading dimensions of `z0`."""
+    t = _like(t, z0)
+    return (1 - t) * z0.float() + t * noise.float()
+
+
+def flow_target(z0: Tensor, noise: Tensor, t: Tensor, prediction_type: str) -> Tensor:
+    """Return what the network shall predict.
+
+    Args:
+        z0 (`Tensor` of shape `(…, length, dim)`): clean latents.
+        noise (`Tensor` of the same shape): the noise in `z_t`.
+        t (`Tensor` of shape `(…)`): times in [0, 1].
+        prediction_type (`str`): `"flow"` (`eps - z_0`), `"sample"` (`z_0`), `"epsilon"` or `"v_prediction"`
+            (`(1 - t) eps - t z_0`).
+
+    Raises:
+        ValueError: for an unknown `prediction_type`.
+    """
+    check_option("prediction_type", prediction_type, PREDICTION_TYPES)
+    t = _like(t, z0)
+    return {"flow": noise - z0, "sample": z0, "epsilon": noise, "v_prediction": (1 - t) * noise - t * z0}[
+        prediction_type
+    ]
+
+
+def predicted_velocity(prediction: Tensor, zt: Tensor, t: Tensor, prediction_type: str) -> Tensor:
+    """Return the velocity `u = dz/dt` behind a prediction, float32.
+
+    Args:
+        prediction (`Tensor` of shape `(…, length, dim)`): the network's.
+        zt (`Tensor` of the same shape): noised latents.
+        t (`Tensor` of shape `(…)` or `()`): times in [0, 1].
+        prediction_type (`str`): what was predicted.
+
+    Raises:
+        ValueError: for an unknown `prediction_type`.
+    """
+    check_option("prediction_type", prediction_type, PREDICTION_TYPES)
+    prediction, zt, t = prediction.float(), zt.float(), _like(t, zt)
+    if prediction_type == "flow":
+        return prediction
+    if prediction_type == "sample":
+        return (zt - prediction) / t.clamp_min(SMALLEST)
+    if prediction_type == "epsilon":
+        return (prediction - zt) / (1 - t).clamp_min(SMALLEST)
+    return (prediction + (2 * t - 1) * zt) / ((1 - t).square() + t.square())
+
+
+def predicted_x0(velocity: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    """Return the estimate `z_0 = z_t - t u` of shape `(…, length, dim)`; `t` is `(…)` or `()`."""
+    return zt.float() - _like(t, zt) * velocity.float()
+
+
+def flow_loss(prediction: Tensor, target: Tensor, block_mask: Tensor) -> Tensor:
+    """Return each row's mean squared error over its blocks and their noisy copies: `(batch,)`, float32.
+
+    Args:
+        prediction, target (`Tensor` of shape `(batch, blocks, copies, length, dim)`): predicted and wanted.
+        block_mask (`Tensor` of shape `(batch, blocks)`): bool, which blocks there are; at least one in each row.
+    """
+    errors = (prediction.float() - target.float()).square().mean((2, 3, 4))  # (batch, blocks)
+    return (errors * block_mask).sum(1) / block_mask.sum(1)
+
+
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return each row's mean cross-entropy over its answer in nats (eq. 3): `(batch,)`, float32.
+
+    Args:
+        logits (`Tensor` of shape `(batch, length, vocabulary)`): scores of the token that `labels` has at that place.
+        labels (`Tensor` of shape `(batch, length)`): the answer's tokens, its end among them, -100 where padding;
+            int64.
+    """
+    losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
+    return losses.sum(1) / (labels != -100).sum(1).clamp_min(1)
+
+
+def stop_loss(logits: Tensor, block_mask: Tensor) -> Tensor:
+    """Return each row's mean cross-entropy of going on after each block but the last (eq. 4): `(batch,)`.
+
+    Args:
+        logits (`Tensor` of shape `(batch, blocks, 2)`): of ⟨BOT⟩ and ⟨SOA⟩ after each block.
+        block_mask (`Tensor` of shape `(batch, blocks)`): bool, which blocks there are, the first ones of each row.
+    """
+    following = torch.cat([block_mask[:, 1:], torch.zeros_like(block_mask[:, :1])], dim=1)
+    labels = (~following).long()  # (batch, blocks): 1 where no block follows
+    losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
+    return (losses * block_mask).sum(1) / block_mask.sum(1)
+
+
+def mean_of_kept(losses: Tensor, dropped: Tensor | None) -> Tensor:
+    """Return the mean of `(batch,)` losses over the rows that are not dropped, zero where all are."""
+    if dropped is None:
+        return losses.mean()
+    return (losses * ~dropped).sum() / (~dropped).sum().clamp_min(1)
+
+
+def _like(t: Tensor, latents: Tensor) -> Tensor:
+    """View times so that they broadcast over latents; a scalar stays one."""
+    t = t.float()
+    return t.reshape(*t.shape, *[1] * (latents.ndim - t.ndim)) if t.ndim else t

@@ -1,0 +1,344 @@
+"""A block of thought to a few latents and back: a variational autoencoder around a causal LM (paper, §3.1-3.2.1).
+
+The encoder is the LM without its output layer; learned queries follow the block's tokens, and two linear heads read
+mean and log variance off their last hidden states. The decoder is the LM again, frozen or trained along; the latents,
+linearly projected, are its prefix, and it writes the block (eq. 1): `L = E[-log p(x|z)] + beta KL(q(z|x) || N(0, I))`.
+
+What differs from the paper, which is silent about it: the diffusion sees latents standardised by fitted statistics,
+since noise of a given strength means little before the scale of what it is added to; a block ends with an end-of-text
+token that is part of the loss, whichever the tokenizer has, and padding is known by its mask; the log variance is
+clamped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from ..checkpoints import check_complete, complete_loading_kwargs
+from .configuration_thought_vae import ThoughtVAEConfig
+
+
+@dataclass
+class ThoughtVAEOutput(ModelOutput):
+    """What `ThoughtVAE.forward` returns.
+
+    Attributes:
+        loss (`Tensor` of shape `()`): `reconstruction_loss + kl_weight * kl`.
+        reconstruction_loss (`Tensor` of shape `()`): cross-entropy in nats per token, the mean over blocks.
+        kl (`Tensor` of shape `()`): KL divergence from the standard normal in nats, the mean over blocks.
+        logits (`Tensor` of shape `(batch, length + 1, vocabulary)`): scores of each token and of the end after the
+            last.
+        latents (`Tensor` of shape `(batch, latents_per_block, latent_dim)`): what was decoded, noise included; not
+            standardised, float32.
+    """
+
+    loss: Tensor | None = None
+    reconstruction_loss: Tensor | None = None
+    kl: Tensor | None = None
+    logits: Tensor | None = None
+    latents: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """A normal distribution of independent coordinates.
+
+    Attributes:
+        mean (`Tensor` of any shape): its means, float32.
+        log_variance (`Tensor` of the same shape): logarithms of its variances, float32.
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations."""
+        return (0.5 * self.log_variance).exp()
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return the sample that standard normal `noise` of the mean's shape stands for."""
+        return self.mean + self.std * noise
+
+    def kl(self) -> Tensor:
+        """Return `KL(self || N(0, I))` in nats of each row, summed over its coordinates: `(batch,)`."""
+        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).flatten(1).sum(1)
+
+
+class ThoughtVAE(PreTrainedModel):
+    """Variational autoencoder of blocks of text around a causal LM.
+
+    Args:
+        config ([`ThoughtVAEConfig`]): sizes, and the configuration of the LM inside.
+    """
+
+    config: ThoughtVAEConfig
+    config_class = ThoughtVAEConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _keep_in_fp32_modules_strict = ["latent_mean", "latent_std"]
+
+    def __init__(self, config: ThoughtVAEConfig):
+        """Build the model with random weights; see [`~ThoughtVAE.from_causal_lm`] for a pretrained LM."""
+        super().__init__(config)
+        self.encoder = AutoModel.from_config(config.text_config)
+        self.decoder = AutoModelForCausalLM.from_config(config.reader_config)
+        width, shape = config.text_config.hidden_size, (config.latents_per_block, config.latent_dim)
+        self.queries = nn.Parameter(torch.zeros(config.latents_per_block, width))
+        self.to_mean = nn.Linear(width, config.latent_dim)
+        self.to_log_variance = nn.Linear(width, config.latent_dim)
+        self.from_latent = nn.Linear(config.latent_dim, config.reader_config.hidden_size)
+        self.register_buffer("latent_mean", torch.zeros(shape))
+        self.register_buffer("latent_std", torch.ones(shape))
+        self.register_buffer("latent_count", torch.zeros((), dtype=torch.long))  # blocks that the statistics saw
+        if config.freeze_decoder:
+            self.decoder.requires_grad_(False)
+        self.post_init()
+
+    @classmethod
+    def from_causal_lm(cls, model: PreTrainedModel | str, *, lm_kwargs: dict | None = None, **config_kwargs):
+        """Build the VAE around a pretrained causal LM, whose weights encoder and decoder start from.
+
+        Args:
+            model (`PreTrainedModel` or `str`): a causal LM (Llama, Qwen, GPT-2, …), or its Hub id or folder.
+            lm_kwargs (`dict`, *optional*): arguments for `AutoModelForCausalLM.from_pretrained`.
+            config_kwargs: fields of [`ThoughtVAEConfig`], such as `latents_per_block=4, latent_dim=512`.
+
+        Raises:
+            OSError: if the LM cannot be found or read.
+            ValueError: if a field of the configuration is unknown or out of range.
+        """
+        check_fields(ThoughtVAEConfig, config_kwargs)
+        if isinstance(model, str):
+            model = AutoModelForCausalLM.from_pretrained(model, **(lm_kwargs or {}))
+        vae = cls(ThoughtVAEConfig(text_config=model.config, **config_kwargs))
+        vae.encoder.load_state_dict(model.base_model.state_dict())
+        if vae.config.decoder_config is None:
+            vae.decoder.load_state_dict(model.state_dict())
+        return vae
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, *args, output_loading_info: bool = False, **kwargs):
+        """Load a saved VAE as `PreTrainedModel.from_pretrained` does, but never an incomplete or pickled one.
+
+        Raises:
+            OSError: if files or weights are missing, truncated or of another shape.
+        """
+        kwargs = complete_loading_kwargs(kwargs)
+        try:
+            model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except (SafetensorError, RuntimeError) as error:
+            raise OSError(f"{str(pretrained_model_name_or_path)!r} has unreadable weights: {error}") from error
+        check_complete(cls.__name__, pretrained_model_name_or_path, info)
+        return (model, info) if output_loading_info else model
+
+    def train(self, mode: bool = True) -> ThoughtVAE:
+        """Set the training mode of everything but a frozen decoder, which stays in eval mode."""
+        super().train(mode)
+        if self.config.freeze_decoder:
+            self.decoder.eval()
+        return self
+
+    @property
+    def has_latent_statistics(self) -> bool:
+        """Whether the latent statistics were fitted; the reasoner refuses a VAE without them."""
+        return self.latent_count.item() > 0
+
+    def posterior(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> DiagonalGaussian:
+        """Return `q(z|x)`, not standardised.
+
+        Args:
+            input_ids (`Tensor` of shape `(batch, length)`): the blocks' tokens, without special ones; int64.
+            attention_mask (`Tensor` of shape `(batch, length)`, *optional*): 1 for tokens and 0 for padding on the
+                right.
+
+        Returns:
+            [`DiagonalGaussian`] of shape `(batch, latents_per_block, latent_dim)`.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        count = self.config.latents_per_block
+        tokens = self.encoder.get_input_embeddings()(input_ids)
+        queries = self.queries.to(tokens.dtype).expand(len(tokens), -1, -1)
+        mask = torch.cat([attention_mask, attention_mask.new_ones(len(tokens), count)], dim=1)
+        states = self.encoder(
+            inputs_embeds=torch.cat([tokens, queries], dim=1),  # (batch, length + latents, width)
+            attention_mask=mask,
+            position_ids=(mask.long().cumsum(1) - 1).clamp_min(
+                0
+            ),  # the queries follow the last token, not the padding
+            use_cache=False,
+        ).last_hidden_state[:, -count:]
+        log_variance = self.to_log_variance(states).float() + self.config.initial_log_variance
+        limits = (self.config.min_log_variance, self.config.max_log_variance)
+        return DiagonalGaussian(self.to_mean(states).float(), log_variance.clamp(*limits))
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """Return the standardised latents of blocks of text: those that the diffusion sees.
+
+        Args:
+            input_ids (`Tensor` of shape `(batch, length)`): tokens, int64.
+            attention_mask (`Tensor` of shape `(batch, length)`, *optional*): 1 for tokens and 0 for padding.
+            noise (`Tensor` of shape `(batch, latents_per_block, latent_dim)`, *optional*): standard normal, to sample
+                the posterior; its mean by default.
+
+        Returns:
+            `Tensor` of shape `(batch, latents_per_block, latent_dim)`, float32.
+        """
+        posterior = self.posterior(input_ids, attention_mask)
+        return self.standardize(posterior.mean if noise is None else posterior.sample(noise))
+
+    def standardize(self, latents: Tensor) -> Tensor:
+        """Return latents of shape `(…, latents_per_block, latent_dim)` with mean 0 and variance 1."""
+        return (latents - self.latent_mean) / self.latent_std
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        corrupted_ids: Tensor | None = None,
+        posterior_noise: Tensor | None = None,
+        latent_noise: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> ThoughtVAEOutput | tuple[Tensor, ...]:
+        """Encode blocks and score their reconstruction (eq. 1).
+
+        Args:
+            input_ids (`Tensor` of shape `(batch, length)`): the blocks' tokens, without special ones; int64.
+            attention_mask (`Tensor` of shape `(batch, length)`, *optional*): 1 for tokens and 0 for padding on the
+                right.
+            corrupted_ids (`Tensor` of shape `(batch, length)`, *optional*): what the encoder reads instead; int64.
+            posterior_noise (`Tensor` of shape `(batch, latents_per_block, latent_dim)`, *optional*): standard normal,
+                to sample the posterior; its mean is decoded by default.
+            latent_noise (`Tensor` of shape `(batch, latents_per_block, latent_dim)`, *optional*): standard normal, for
+                the configuration's `latent_noise`; none is added by default.
+            return_dict (`bool`, *optional*, defaults to `True`): return a [`ThoughtVAEOutput`] or a tuple.
+
+        Returns:
+            [`ThoughtVAEOutput`], or its fields as a tuple.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        posterior = self.posterior(input_ids if corrupted_ids is None else corrupted_ids, attention_mask)
+        latents = posterior.mean if posterior_noise is None else posterior.sample(posterior_noise)
+        if latent_noise is not None:
+            latents = latents + self._noise_scale(posterior) * latent_noise
+        logits = self._score(latents, input_ids, attention_mask)  # (batch, length + 1, vocab)
+        losses = self._losses(logits, input_ids, attention_mask)
+        reconstruction_loss, kl = losses.mean(), posterior.kl().mean()
+        output = ThoughtVAEOutput(
+            loss=reconstruction_loss + self.config.kl_weight * kl,
+            reconstruction_loss=reconstruction_loss,
+            kl=kl,
+            logits=logits,
+            latents=latents,
+        )
+        return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, max_new_tokens: int = 128) -> Tensor:
+        """Write out standardised latents as token ids, greedily.
+
+        Args:
+            latents (`Tensor` of shape `(batch, latents_per_block, latent_dim)`): standardised latents.
+            max_new_tokens (`int`, *optional*, defaults to 128): most tokens to write.
+
+        Returns:
+            `Tensor` of shape `(batch, length)`, int64; every row ends at its end-of-text token, then padding.
+        """
+        config = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.config.eos_token_id,
+            pad_token_id=self.config.pad_token_id,
+        )
+        prefix = self._prefix(latents.float() * self.latent_std + self.latent_mean)
+        mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
+        return self.decoder.generate(inputs_embeds=prefix, attention_mask=mask, generation_config=config)
+
+    @torch.no_grad()
+    def set_latent_statistics(self, posterior: DiagonalGaussian) -> None:
+        """Fit the latent statistics to many blocks' posteriors, so that samples of them have mean 0 and variance 1.
+
+        Raises:
+            ValueError: for posteriors of another shape, fewer than two, or any that is not finite.
+        """
+        mean, shape = posterior.mean, tuple(self.latent_mean.shape)
+        if mean.ndim != 3 or tuple(mean.shape[1:]) != shape or len(mean) < 2:
+            raise ValueError(f"`posterior` has to be (2 or more, {shape[0]}, {shape[1]}), but is {tuple(mean.shape)}.")
+        center = mean.mean(0)
+        variance = mean.var(0) + posterior.log_variance.exp().mean(0)  # the law of total variance
+        if not (center.isfinite().all() and variance.isfinite().all()):
+            raise ValueError("`posterior` holds values that are not finite; the VAE diverged.")
+        if self.config.latent_statistics == "scalar":
+            variance = variance.mean().expand_as(center)
+        self.latent_mean.copy_(center)
+        self.latent_std.copy_(variance.sqrt().clamp_min(1e-4))
+        self.latent_count.fill_(len(mean))
+
+    def _apply(self, fn, recurse: bool = True):
+        # Latents stay float32 whatever the model is cast to, and so do the statistics that scale them.
+        kept = {name: getattr(self, name) for name in ("latent_mean", "latent_std")}
+        super()._apply(fn, recurse)
+        for name, value in kept.items():
+            moved = getattr(self, name)
+            if moved.dtype != value.dtype:
+                setattr(self, name, value.to(moved.device))
+        return self
+
+    def _noise_scale(self, posterior: DiagonalGaussian) -> Tensor | float:
+        if self.config.latent_noise_unit == "absolute":
+            return self.config.latent_noise
+        return self.config.latent_noise * posterior.mean.detach().std()  # no gradient: growing shall not help
+
+    def _prefix(self, latents: Tensor) -> Tensor:
+        return self.from_latent(latents.to(self.from_latent.weight.dtype))  # (batch, latents, width)
+
+    def _score(self, latents: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the `(batch, length + 1, vocab)` logits of each token, and of what follows the last."""
+        prefix = self._prefix(latents)
+        tokens = self.decoder.get_input_embeddings()(input_ids)
+        mask = torch.cat([attention_mask.new_ones(prefix.shape[:2]), attention_mask], dim=1)
+        output = self.decoder(
+            inputs_embeds=torch.cat([prefix, tokens], dim=1),
+            attention_mask=mask,
+            logits_to_keep=input_ids.shape[1] + 1,
+            use_cache=False,
+        )
+        return output.logits
+
+    def _losses(self, logits: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return each block's mean cross-entropy over its tokens and its end: `(batch,)`, float32."""
+        lengths = attention_mask.sum(1)  # (batch,)
+        labels = torch.cat([input_ids.masked_fill(attention_mask == 0, -100), input_ids[:, :1] * 0 - 100], dim=1)
+        labels = labels.scatter(1, lengths[:, None], self.config.eos_token_id)  # behind the last token
+        losses = nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
+        return losses.sum(1) / (lengths + 1)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, ThoughtVAE):
+            init.normal_(module.queries, std=0.02)
+            init.zeros_(module.latent_mean)
+            init.ones_(module.latent_std)
+            init.zeros_(module.latent_count)
+
+
+def check_fields(config_class: type, values: dict) -> None:
+    """Raise `ValueError` for a keyword that is no field of a configuration, which would be kept without a word."""
+    unknown = set(values) - set(config_class.__dataclass_fields__)
+    if unknown:
+        raise ValueError(f"{config_class.__name__} has no field {sorted(unknown)}.")

@@ -1,0 +1,193 @@
+"""Train the thought VAE on the blocks of a data set's targets (paper, §3.2.1).
+
+The encoder reads blocks with some tokens replaced by random ones, the decoder reads latents with noise, and what it is
+to write is the clean block. After the last step the latent statistics are fitted; the reasoner refuses a VAE without
+them.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..noise import randn_rows
+from ..training import ReproducibleTrainer, ReproducibleTrainingArguments
+from .block_splitter import BlockSplitter
+from .modeling_thought_vae import DiagonalGaussian, ThoughtVAE
+from .reconstruction import pad_right, reconstruction_report
+
+
+@dataclass
+class ThoughtVAETrainingArguments(ReproducibleTrainingArguments):
+    """Arguments of [`ThoughtVAETrainer`], beside those of `TrainingArguments`.
+
+    Args:
+        statistics_size (`int`, *optional*, defaults to 20000): most blocks that the latent statistics are fitted to.
+        reconstruction_size (`int`, *optional*, defaults to 512): most held-out blocks that `evaluate` reconstructs.
+    """
+
+    statistics_size: int = field(default=20_000, metadata={"help": "Most blocks for the latent statistics."})
+    reconstruction_size: int = field(default=512, metadata={"help": "Most held-out blocks to reconstruct."})
+
+
+class ThoughtVAETrainer(ReproducibleTrainer):
+    """Trains a [`ThoughtVAE`] on every block of a data set's targets."""
+
+    def __init__(
+        self,
+        model: ThoughtVAE,
+        args: ThoughtVAETrainingArguments,
+        train_dataset: Dataset,
+        processing_class: PreTrainedTokenizerBase,
+        splitter: BlockSplitter,
+        eval_dataset: Dataset | None = None,
+        **kwargs,
+    ):
+        """Make the trainer.
+
+        Args:
+            model ([`ThoughtVAE`]): the model; only what is not frozen is trained.
+            args ([`ThoughtVAETrainingArguments`]): how to train.
+            train_dataset (`Dataset`): with the column `target`, and `answer` where targets lack the splitter's prefix.
+            processing_class (`PreTrainedTokenizerBase`): the tokenizer.
+            splitter ([`BlockSplitter`]): how targets become blocks.
+            eval_dataset (`Dataset`, *optional*): held-out problems with the same columns.
+            kwargs: further arguments of `transformers.Trainer`, such as `callbacks`.
+
+        Raises:
+            ValueError: if the data set has no column `target`, or the splitter finds no chain or answer in one.
+        """
+        self.heldout = [] if eval_dataset is None else blocks_of(eval_dataset, splitter)[: args.reconstruction_size]
+        with args.main_process_first(desc="tokenization"):
+            train_dataset = tokenized_blocks(train_dataset, processing_class, splitter)
+            if eval_dataset is not None:
+                eval_dataset = tokenized_blocks(eval_dataset, processing_class, splitter)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            data_collator=collate_blocks,
+            **kwargs,
+        )
+
+    def train(self, *args, **kwargs):
+        """Train, then fit the latent statistics."""
+        output = super().train(*args, **kwargs)
+        with self._averaged():
+            self.fit_latent_statistics()
+        return output
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Return the reconstruction's cross-entropy plus the weighted KL divergence, under noise and substitution."""
+        config = self.accelerator.unwrap_model(self.model).config
+        input_ids, attention_mask = inputs["input_ids"], inputs["attention_mask"]
+        generators = self.generators(len(input_ids))
+        shape = (config.latents_per_block, config.latent_dim)
+        noise = {"posterior_noise": randn_rows(shape, generators).to(self.args.device)}
+        if config.latent_noise > 0:
+            noise["latent_noise"] = randn_rows(shape, generators).to(self.args.device)
+        if config.token_substitution > 0 and self.model.training:
+            settings = (config.token_substitution, config.text_config.vocab_size, generators)
+            noise["corrupted_ids"] = substitute_tokens(input_ids, attention_mask, *settings)
+        output = model(input_ids, attention_mask, **noise)
+        return (output.loss, output) if return_outputs else output.loss
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Evaluate; adds the exact reconstruction of held-out blocks: plain, under noise and from shuffled latents."""
+        metrics = super().evaluate(*args, **kwargs)
+        if self.heldout:
+            model = self.accelerator.unwrap_model(self.model)
+            with self._averaged():
+                self.fit_latent_statistics()  # noise is in units of what the latents are now
+                report = reconstruction_report(model, self.processing_class, self.heldout, seed=self.args.seed)
+            report = {f"eval_{name}": value for name, value in report.items()}
+            metrics.update(report)
+            self.log(report)
+        return metrics
+
+    @torch.no_grad()
+    def fit_latent_statistics(self) -> None:
+        """Fit the latent statistics to evenly spread training blocks, in full precision."""
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        stride = max(1, len(self.train_dataset) // self.args.statistics_size)
+        blocks = self.train_dataset.select(range(0, len(self.train_dataset), stride))
+        means, log_variances = [], []
+        for start in range(0, len(blocks), self.args.per_device_eval_batch_size):
+            rows = blocks[start : start + self.args.per_device_eval_batch_size]["input_ids"]
+            batch = {name: tensor.to(model.device) for name, tensor in pad_right(rows).items()}
+            posterior = model.posterior(**batch)
+            means.append(posterior.mean.cpu()), log_variances.append(posterior.log_variance.cpu())
+        model.set_latent_statistics(DiagonalGaussian(torch.cat(means), torch.cat(log_variances)))
+        model.train(was_training)
+
+    def _averaged(self) -> AbstractContextManager:
+        """Put the averaged weights into the model, if there are any: they are what is saved in the end."""
+        return nullcontext() if self.ema is None else self.ema.applied()
+
+
+def substitute_tokens(
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    probability: float,
+    vocab_size: int,
+    generators: list[torch.Generator],
+) -> Tensor:
+    """Return `(batch, length)` tokens of which each is replaced by a uniformly random one with the given probability.
+
+    Args:
+        input_ids (`Tensor` of shape `(batch, length)`): int64.
+        attention_mask (`Tensor` of shape `(batch, length)`): 1 for tokens and 0 for padding on the right, which stays
+            and for which nothing is drawn.
+        probability (`float`): of a replacement, which may by chance be the same token.
+        vocab_size (`int`): how many tokens there are.
+        generators (`list[torch.Generator]`): one for each row.
+    """
+    result = input_ids.clone()
+    for row, (generator, length) in enumerate(zip(generators, attention_mask.sum(1).tolist(), strict=True)):
+        is_replaced = torch.rand(length, generator=generator) < probability
+        drawn = torch.randint(vocab_size, (length,), generator=generator)
+        kept = input_ids[row, :length]
+        result[row, :length] = torch.where(is_replaced.to(kept.device), drawn.to(kept.device), kept)
+    return result
+
+
+def blocks_of(dataset: Dataset, splitter: BlockSplitter) -> list[str]:
+    """Return every block of every target of `dataset`, in order.
+
+    Raises:
+        ValueError: if the column `target` is missing, or the splitter finds no chain or answer in one.
+    """
+    return [block for blocks, _ in split_targets(dataset, splitter) for block in blocks]
+
+
+def split_targets(dataset: Dataset, splitter: BlockSplitter) -> list[tuple[list[str], str]]:
+    """Return the blocks and the answer's text of every row of `dataset`.
+
+    Raises:
+        ValueError: if the column `target` is missing, or the splitter finds no chain or answer in one.
+    """
+    if "target" not in dataset.column_names:
+        raise ValueError(f"The data set has to have the column 'target', but has {dataset.column_names}.")
+    answers = dataset["answer"] if "answer" in dataset.column_names else [None] * len(dataset)
+    return [splitter.split_target(*row) for row in zip(dataset["target"], answers, strict=True)]
+
+
+def tokenized_blocks(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, splitter: BlockSplitter) -> Dataset:
+    """Return every block of `dataset` as a row of `input_ids`, without special tokens."""
+    return Dataset.from_dict(
+        {"input_ids": tokenizer(blocks_of(dataset, splitter), add_special_tokens=False)["input_ids"]}
+    )
+
+
+def collate_blocks(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
+    """Return `(batch, length)` int64 tensors `input_ids` and `attention_mask`."""
+    return pad_right([row["input_ids"] for row in rows])

@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from time import time
 
+from ldlm_hf.d1 import DiffuGRPOConfig
 from ldlm_hf.d1.recipe import D1Recipe, train_d1
 from ldlm_hf.d1.styles import style_figures
 from ldlm_hf.evaluation import environment, write_results
@@ -90,8 +91,8 @@ def run_arm(arm: str, seed: int, values: dict, args: argparse.Namespace, command
     return {
         "arm": arm,
         "seed": seed,
-        "greedy": measure(pipeline, values["rl"], args.num_problems, 0.0),
-        "sampled": measure(pipeline, values["rl"], args.num_problems, values["rl"]["training"]["temperature"]),
+        "greedy": measure(pipeline, values["rl"], args.num_problems),
+        "sampled": measure(pipeline, values["rl"], args.num_problems, as_trained=True),
         "training": records,
         "seconds": round(time() - started, 1),
         "recipe": values,
@@ -123,13 +124,22 @@ def model_of(folder: Path, arm: str) -> str:
     return str(place)
 
 
-def measure(pipeline: MaskedDiffusionPipeline, rl: dict, num_problems: int, temperature: float) -> dict[str, float]:
-    """Return what share of held-out problems is solved, and of what can be right in parts; none is in the training data."""
+def measure(
+    pipeline: MaskedDiffusionPipeline, rl: dict, num_problems: int, as_trained: bool = False
+) -> dict[str, float]:
+    """Return what share of held-out problems is solved, and of what can be right in parts; none is in the training data.
+
+    Answers are greedy, or one sample each, by the rules by which the reinforcement writes its completions.
+    """
     task = get_task(rl["task"], **rl.get("task_arguments", {}))
     problems = task.to_dataset("test", num_problems)
     pipeline.set_progress_bar_config(disable=True)
     generators = row_generators(0, 0, 0, len(problems))
-    texts = pipeline(problems["prompt"][:], temperature=temperature, generator=generators).texts
+    rules = {}
+    if as_trained:
+        config = read_section(DiffuGRPOConfig, {**rl["training"], "output_dir": "unused"})
+        rules = {name: getattr(config, name) for name in ("temperature", "remasking", "num_inference_steps")}
+    texts = pipeline(problems["prompt"][:], generator=generators, **rules).texts
     rows = list(zip(texts, problems["prompt"], problems["answer"], strict=True))
     if isinstance(task, StyledSudoku):
         return style_figures(*(list(column) for column in zip(*rows, strict=True)))

@@ -317,7 +317,8 @@ def test_shipped_cards_are_rendered_from_their_results(path, hub, tmp_path):
 def test_shipped_weights_answer_as_their_card_says(path):
     results = load_results(path.parent / "results")
     pipeline = load_pipeline(path.parent)
-    problems = pipeline.task.to_dataset(results["evaluation"]["split"], 200)
+    count = results["evaluation"]["num_problems"]
+    problems = pipeline.task.to_dataset(results["evaluation"]["split"], count if count < 500 else 200)
     steps = results["evaluation"]["num_inference_steps"]
     sampling = results["evaluation"].get("sampling", {})
     records = evaluate_pipeline(pipeline, problems, num_inference_steps=steps, show_progress=False, **sampling)

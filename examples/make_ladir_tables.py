@@ -130,6 +130,7 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
         + compare("stage 1", arms["stage_1"]["passes"][most], text["passes"][most], ""),
         "precision": compare("stage 1", arms["stage_1"]["precise"], text["precise"], ""),
         "rollout": "not run",
+        "repulsion": "not measured",
         "steps": "not measured",
     }
     if "stage_2" in arms and "more_stage_1" in arms:
@@ -142,6 +143,16 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
         found["steps"] = (
             f"from {least['value']} to {last['value']} steps one trajectory goes from {100 * least['pass_1']:.1f} % to "
             f"{100 * last['pass_1']:.1f} %, the share of solutions found from {100 * least['share']:.1f} % to {100 * last['share']:.1f} %"
+        )
+    if "diversity_scale" in sweeps:
+        shares = {point["value"]: point["share"] for point in sweeps["diversity_scale"]["points"]}
+        strengths = [
+            value.split()[-1] for value in shares if value.startswith("repulsion") and not value.endswith(" 0.0")
+        ]
+        best = max(strengths, key=lambda strength: shares[f"repulsion {strength}"])
+        found["repulsion"] = (
+            f"without any, {100 * shares['repulsion 0.0']:.1f} % of all solutions are found; with the best strength, {best}, "
+            f"{100 * shares[f'repulsion {best}']:.1f} %, and with noise as strong as that {100 * shares[f'equal norm noise {best}']:.1f} %"
         )
     return found
 

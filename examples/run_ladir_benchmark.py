@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
 def load_model(pipeline: Path | None) -> LaDiRForReasoning:
     """Return the reasoner of a pipeline, or one of 0.9 million random weights."""
     if pipeline is not None:
-        return LaDiRForReasoning.from_pretrained(pipeline / "model")
+        return LaDiRForReasoning.from_pretrained(pipeline / "model", dtype=torch.float32)
     torch.manual_seed(0)
     model = LaDiRForReasoning(LaDiRConfig(text_config=LlamaConfig(**LLAMA), latents_per_block=2, latent_dim=8))
     torch.nn.init.normal_(model.latent_out.weight, std=0.02)  # else all velocities are zero

@@ -36,7 +36,15 @@ def hand_out_reinforcement(folder: Path, card: Path) -> None:
         if curves:
             plot_rewards(curves, card / "figures" / f"{name}.png")
             figures[f"Rewards by {title}, mean of the seeds"] = f"figures/{name}.png"
-    write_results(card / "results" / "reinforcement.json", {"reinforcement": studies, "figures": figures})
+    measured: dict[str, dict] = {}
+    for name in ("signal", "speed"):
+        if (folder / f"{name}.json").exists():
+            measured |= {
+                key: value
+                for key, value in json.loads((folder / f"{name}.json").read_text()).items()
+                if key != "environment"
+            }
+    write_results(card / "results" / "reinforcement.json", {"reinforcement": studies, "figures": figures, **measured})
 
 
 def read_arms(folder: Path) -> dict[str, list[dict]]:

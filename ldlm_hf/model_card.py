@@ -25,7 +25,7 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
   [{name, parameters, accuracies, mean, standard_error}]; `speed` {rows[{name, answer_accuracy, tokens_per_forward,
   tokens_per_second, speedup}], machine, command}: of masked diffusion
 * `reinforcement` {study: {rows {arm: {name, seeds, greedy_solved {mean, standard_error, values}, …}}, recipe, commands}}: of
-  reinforced models, see `examples/run_d1_study.py`
+  reinforced models, see `examples/run_d1_study.py`; `grpo_signal` and `grpo_speed`, see `measure_grpo_signal.py` and `run_d1_benchmark.py`
 * `ladir_study` {arms {arm: {name, seeds, precise, passes, share, …}}, sweeps, …}, `verdicts` {claim: sentence}, `ladir_speed`: of
   latent reasoners in blocks, see `examples/run_ladir_study.py` and `run_ladir_benchmark.py`
 * `studies` {name: {title, rows, gate, single_paths, curve, work, num_problems, command}}, `hex_speed`, `paper_tables` {recipe: {row:
@@ -157,6 +157,8 @@ def _with_defaults(results: dict) -> dict:
             "baselines",
             "speed",
             "reinforcement",
+            "grpo_signal",
+            "grpo_speed",
             "ladir_study",
             "ladir_speed",
             "environments",

@@ -81,7 +81,7 @@ def row_of(arm: str, results: list[dict]) -> dict:
     """Return what a table says of an arm: means and standard errors over its seeds."""
     sampled = [result["sampled"] for result in results]
     row = {
-        "name": ARMS[arm],
+        "name": ARMS[arm] + (", one seed" if len(results) == 1 else ""),
         "seeds": len(results),
         "precise": spread([result["precise"]["pass@1"] for result in results]),
         "passes": {str(k): spread([one[f"pass@{k}"] for one in sampled]) for k in PASSES if f"pass@{k}" in sampled[0]},
@@ -122,7 +122,7 @@ def sweep_of(name: str, result: dict) -> dict:
 
 def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
     """Return what the table says of each claim of the paper."""
-    text = arms.get("longer_autoregressive", arms["autoregressive"])
+    text, longer = arms["autoregressive"], arms.get("longer_autoregressive")
     most = max(arms["stage_1"]["passes"], key=int)
     found = {
         "diversity": compare("stage 1 finds", arms["stage_1"]["share"], text["share"], "of all solutions")
@@ -133,6 +133,15 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
         "repulsion": "not measured",
         "steps": "not measured",
     }
+    if longer is not None:
+        seeds = f"{longer['seeds']} seed" + ("s" if longer["seeds"] > 1 else "")
+        found["diversity"] += (
+            f"; a language model that trains as long ({seeds}) finds {100 * longer['share']['mean']:.1f} %, "
+            f"pass@{most} {100 * longer['passes'][most]['mean']:.1f} %"
+        )
+        found["precision"] += (
+            f"; a language model that trains as long ({seeds}): {100 * longer['precise']['mean']:.1f} %"
+        )
     if "stage_2" in arms and "more_stage_1" in arms:
         found["rollout"] = compare(
             "against as long a training of stage 1,", arms["stage_2"]["precise"], arms["more_stage_1"]["precise"], ""

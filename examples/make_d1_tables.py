@@ -31,11 +31,11 @@ def hand_out_reinforcement(folder: Path, card: Path) -> None:
         return
     (card / "figures").mkdir(exist_ok=True)
     figures = {}
-    for name, title in (("iterations", "updates on the same completions"), ("skill", "estimators of the likelihood")):
+    for name, title in (("iterations", "by updates on the same completions"), ("skill", "in the study of skill")):
         curves = curves_of(folder / name) if name in studies else {}
         if curves:
             plot_rewards(curves, card / "figures" / f"{name}.png")
-            figures[f"Rewards by {title}, mean of the seeds"] = f"figures/{name}.png"
+            figures[f"Rewards {title}"] = f"figures/{name}.png"
     measured: dict[str, dict] = {}
     for name in ("signal", "speed"):
         if (folder / f"{name}.json").exists():

@@ -19,9 +19,13 @@ ARMS = {
     "stage_2": "and stage 2 instead",
 }
 SWEEPS = {
-    "num_inference_steps": ("Denoising steps", "steps a block"),
-    "initial_noise_scale": ("Initial noise", "standard deviations"),
-    "diversity_scale": ("Repulsion between the trajectories of a problem, and its controls", "what, and how strong"),
+    "num_inference_steps": ("Denoising steps", "steps a block", "initial noise 1"),
+    "initial_noise_scale": ("Initial noise", "standard deviations", "10 steps"),
+    "diversity_scale": (
+        "Repulsion between the trajectories of a problem, and its controls",
+        "what, and how strong",
+        "10 steps, problems of the most numbers only, as many blocks as those take",
+    ),
 }
 PASSES = (1, 8, 32)
 MARGIN = 2.0  # standard errors of a difference that is called one
@@ -46,6 +50,12 @@ def hand_out_latents(folder: Path, card: Path) -> None:
         "num_samples": first["num_samples"],
         "existing_solutions": first["existing_solutions"],
         "num_inference_steps": arms["stage_1"][0]["sampled"]["settings"]["num_inference_steps"],
+        "hottest": max(
+            one["temperature"] for row in table.values() for one in row["settings"] if "temperature" in one
+        ),
+        "noisiest": max(
+            one["initial_noise_scale"] for row in table.values() for one in row["settings"] if "temperature" not in one
+        ),
         "commands": list(dict.fromkeys(commands)),
     }
     speed = folder.parent / "speed.json"
@@ -110,14 +120,14 @@ def row_of(arm: str, results: list[dict]) -> dict:
 
 def sweep_of(name: str, result: dict) -> dict:
     """Return the points of a sweep."""
-    title, what = SWEEPS[name]
+    title, what, fixed = SWEEPS[name]
     points, first = [], next(iter(result["points"].values()))["sampled"]
     for value, point in result["points"].items():
         figures = point["sampled"]
         label = value.replace("_", " ")
         points.append({"value": label, "pass_1": figures["pass@1"], "share": figures["share_of_solutions"]})
     sizes = {key: first[key] for key in ("num_problems", "num_samples")}
-    return {"title": title, "what": what, "arm": ARMS[result["arm"]], "points": points, **sizes}
+    return {"title": title, "what": what, "arm": ARMS[result["arm"]], "fixed": fixed, "points": points, **sizes}
 
 
 def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
@@ -150,7 +160,7 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
         points = sweeps["num_inference_steps"]["points"]
         least, last = points[0], points[-1]
         found["steps"] = (
-            f"from {least['value']} to {last['value']} steps one trajectory goes from {100 * least['pass_1']:.1f} % to "
+            f"at initial noise 1, from {least['value']} to {last['value']} steps one trajectory goes from {100 * least['pass_1']:.1f} % to "
             f"{100 * last['pass_1']:.1f} %, the share of solutions found from {100 * least['share']:.1f} % to {100 * last['share']:.1f} %"
         )
     if "diversity_scale" in sweeps:

@@ -1,7 +1,7 @@
 """What fine-tuning and reinforcement do to a small model: d1's four arms, two controls, and variants of the reinforcement.
 
 python examples/run_d1_study.py --seeds 0 1 2 3 4
-python examples/run_d1_study.py --recipe examples/recipes/d1/sudoku_4x4_skill.yaml --results results/d1/skill --runs runs/d1-skill
+python examples/run_d1_study.py --recipe examples/recipes/d1/sudoku_4x4_skill.yaml --arms base rl sft_in_task --results results/d1/skill --runs runs/d1-skill
 python examples/run_d1_study.py --recipe examples/recipes/d1/sudoku_4x4_iterations.yaml --results results/d1/iterations --arms base variants
 
 Each arm of each seed writes a file of its own as soon as it is done, and is left out where that is there already.

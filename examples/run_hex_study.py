@@ -1,6 +1,6 @@
 """Compare ways to vote: the rows of HEX's tables, drawn from one pool of paths, with paired errors.
 
-    python examples/run_hex_study.py examples/recipes/hex/exact_denoiser.yaml --output results/hex/exact_denoiser.json
+    python examples/run_hex_study.py examples/recipes/hex/exact_sigma_0 --output results/hex/exact_sigma_0.json
     python examples/run_hex_study.py examples/recipes/hex/gsm8k.yaml --override task.path=gsm8k_{split}.jsonl
 
 A recipe names a model, a task and what to vote over. Every path is written to a file as it comes, so a study goes on where it
@@ -108,7 +108,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--override", nargs="*", default=[], metavar="key=value")
     parser.add_argument("--output", type=Path, help="JSON file for the results; in output_dir by default")
     args = parser.parse_args(arguments)
-    study = Study(**read_recipe(args.recipe, args.override))
+    values = read_recipe(args.recipe, args.override)
+    if "recipes" in values:
+        raise ValueError(
+            f"`recipe` {str(args.recipe)!r} is a table; name one of its recipes, {sorted(values['recipes'])}."
+        )
+    study = Study(**values)
     torch.manual_seed(0)
     start, runner = perf_counter(), Runner(study)
     results = runner.run()

@@ -13,7 +13,7 @@ stage_2         and taught further on steps that it generates itself
 
 All see the same problems and give as many samples of each. Temperature and initial noise are tuned on validation problems, once
 for what most samples get right (`precise`; of the language model, its greedy text) and once for the share of all solutions
-that they find (`sampled`). Two denoising steps take about as long as writing the steps out. `given_latents` are answers after the true steps (oracle), those of
+that they find (`sampled`). `given_latents` are answers after the true steps (oracle), those of
 another problem (shuffled) or zeros; they tell whether answers come from latents at all. The sweeps vary one setting of
 `--sweep_arm`: denoising steps, initial noise, and repulsion beside its controls, which are attraction, repulsion between
 different problems, and noise that is as strong.

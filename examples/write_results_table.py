@@ -222,9 +222,11 @@ def results_table(model_cards: Path) -> str:
             figure = f"{100 * row['mean']:.2f} % ± {100 * row['standard_error']:.2f} ({len(row['accuracies'])} seeds)"
             name = f"{row['name']}, {comparison['steps']:,} steps of {comparison['batch_size']}"
             lines.append(f"| {name} | {comparison['num_problems']:,} | {figure} | `{comparison['command']}` |")
-        for name in ("chance", "majority"):
-            if name in results:
-                lines.append(f"| {name} | {evaluation['num_problems']:,} | {100 * results[name]:.1f} % | as above |")
+        guesses = {f"chance, {name}": value for name, value in (results.get("chance_levels") or {}).items()}
+        if not guesses and "chance" in results:
+            guesses = {"chance": results["chance"]}
+        for name, value in {**guesses, **{key: results[key] for key in ("majority",) if key in results}}.items():
+            lines.append(f"| {name} | {evaluation['num_problems']:,} | {100 * value:.1f} % | as above |")
     return "\n".join(lines)
 
 

@@ -92,3 +92,8 @@ def test_the_benchmark_sees_the_same_votes_every_way(tmp_path, one_thread):
     nfe = {(row["num_votes"], row["way"]): row["nfe"] for row in rows}
     assert nfe[10, "published"] == 2 * nfe[5, "published"] == 10 * 16
     assert nfe[10, "early_stop"] <= nfe[10, "batch"]
+
+
+def test_a_table_of_recipes_is_no_recipe():
+    with pytest.raises(ValueError, match="is a table; name one of its recipes.*exact_null"):
+        run_hex_study.main([str(RECIPES / "exact_denoiser.yaml")])

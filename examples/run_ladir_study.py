@@ -7,6 +7,7 @@ Each arm and each sweep of each seed writes a file of its own as soon as it is d
 
 autoregressive  the language model that VAE and reasoner start from
 longer_autoregressive  the same for as many steps as take as long as language model, VAE and stage 1 together
+masked_diffusion  a masked diffusion language model of its size that writes the same, after as many steps as the longer one
 stage_1         the reasoner, taught on true steps
 more_stage_1    and taught further in the same way, the control of
 stage_2         and taught further on steps that it generates itself
@@ -33,6 +34,7 @@ from time import perf_counter
 import torch
 from datasets import Dataset
 from diffusers.utils.torch_utils import randn_tensor
+from ladir_masked_diffusion import measure_masked_writer, train_masked_writer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ldlm_hf import LaDiRPipeline
@@ -51,12 +53,13 @@ RECIPE = Path(__file__).parent / "recipes" / "ladir" / "countdown_mixed.yaml"
 STAGES = {
     "autoregressive": "language_model",
     "longer_autoregressive": "language_model",
+    "masked_diffusion": "language_model",
     "stage_1": "reasoner",
     "more_stage_1": "continued",
     "stage_2": "rollout",
 }
-TEMPERATURES = (0.3, 0.5, 0.7, 1.0, 1.3)
-NOISES = (0.3, 0.5, 1.0, 1.5, 2.0)
+TEMPERATURES = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6, 2.0)
+NOISES = (0.3, 0.5, 1.0, 1.5, 2.0, 3.0)
 SWEEPS = {
     "num_inference_steps": (1, 2, 5, 10, 20, 50),
     "initial_noise_scale": (0.5, 1.0, 1.5, 2.0, 3.0),
@@ -93,10 +96,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="*", default=list(STAGES), choices=STAGES)
     parser.add_argument("--sweeps", nargs="*", default=list(SWEEPS), choices=SWEEPS)
-    parser.add_argument("--sweep_arm", default="stage_2", choices=list(STAGES)[2:], help="whose setting is varied")
+    parser.add_argument("--sweep_arm", default="stage_2", choices=list(STAGES)[3:], help="whose setting is varied")
     parser.add_argument("--results", type=Path, default=Path("results/ladir/countdown"), help="where the files go")
     parser.add_argument("--runs", type=Path, default=Path("runs/ladir-study"), help="where the models go")
-    parser.add_argument("--longer_steps", type=int, default=4000, help="of the arm longer_autoregressive")
+    parser.add_argument("--longer_steps", type=int, default=4000, help="of longer_autoregressive and masked_diffusion")
     parser.add_argument("--num_problems", type=int, default=200, help="held-out problems")
     parser.add_argument("--num_trajectories", type=int, default=32, help="samples of each")
     parser.add_argument("--num_inference_steps", type=int, default=2, help="denoising steps, but in their sweep")
@@ -127,18 +130,25 @@ def run_arm(arm: str, recipe: LaDiRRecipe, args: argparse.Namespace) -> dict:
     if arm == "longer_autoregressive":
         longer = {**recipe.language_model_training, "max_steps": args.longer_steps}
         recipe = replace(recipe, output_dir=f"{recipe.output_dir}-longer", language_model_training=longer)
+    problems, validation = held_out("test", recipe, args), held_out("validation", recipe, args)
+    if arm == "masked_diffusion":
+        pipeline, records = train_masked_writer(recipe, args.longer_steps)
+        measured = measure_masked_writer(pipeline, problems, validation, args.num_trajectories)
+        measured["summary"] = {"precise": measured["precise"]["pass@1"], **summary_of(measured["sampled"])}
+        return {"arm": arm, **measured, "training": without_logs(records), "log": records["model"]["log"]}
     records = train_stages(recipe, resume=True, last=STAGES[arm])
-    problems = held_out("test", recipe, args)
     if arm.endswith("autoregressive"):
-        measured = measure_writer(recipe, problems, held_out("validation", recipe, args), args)
+        measured = measure_writer(recipe, problems, validation, args)
     else:
         pipeline = make_pipeline(recipe, STAGES[arm])
-        measured = tune_reasoner(pipeline, problems, held_out("validation", recipe, args), args)
+        measured = tune_reasoner(pipeline, problems, validation, args)
         measured["given_latents"] = measure_given_latents(pipeline, problems, recipe)
-    stages = {
-        stage: {key: value for key, value in record.items() if key != "log"} for stage, record in records.items()
-    }
-    return {"arm": arm, **measured, "training": stages, "log": records[STAGES[arm]].get("log")}
+    return {"arm": arm, **measured, "training": without_logs(records), "log": records[STAGES[arm]].get("log")}
+
+
+def without_logs(records: dict[str, dict]) -> dict[str, dict]:
+    """Return the records of all stages but for their long logs."""
+    return {stage: {key: value for key, value in record.items() if key != "log"} for stage, record in records.items()}
 
 
 def held_out(split: str, recipe: LaDiRRecipe, args: argparse.Namespace) -> Dataset:

@@ -14,6 +14,7 @@ from math import comb
 
 from ..tasks import Countdown
 from ..tasks.countdown_solutions import expression_key, solutions
+from ..voting import majority_vote
 
 
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
@@ -49,8 +50,9 @@ def solution_figures(prompts: list[str], samples: list[list[str]]) -> dict:
 
     Returns:
         `pass@1` and so on in powers of two; `unique_texts` and `unique_valid`, different texts and different solutions of a
-        problem, the mean; `share_of_solutions`, the latter out of all there are, the mean over problems; and
-        `by_count`, `pass@1` by how many numbers a problem has.
+        problem, the mean; `share_of_solutions`, the latter out of all there are, the mean over problems; `majority`,
+        problems that the expression which most samples give solves, whatever the order it is written in; and `by_count`,
+        `pass@1` by how many numbers a problem has.
     """
     count = len(samples[0])
     right = [[solves(text, prompt) for text in texts] for prompt, texts in zip(prompts, samples, strict=True)]
@@ -61,6 +63,8 @@ def solution_figures(prompts: list[str], samples: list[list[str]]) -> dict:
         for texts, row in zip(samples, right, strict=True)
     ]
     existing = [len(solutions(prompt)) for prompt in prompts]
+    voted = [majority_vote([expression_key(text) for text in texts]) for texts in samples]
+    figures["majority"] = _mean([key is not None and key in keys for key, keys in zip(voted, found, strict=True)])
     figures["unique_texts"] = _mean([len(set(texts)) for texts in samples])
     figures["unique_valid"] = _mean([len(keys) for keys in found])
     figures["share_of_solutions"] = _mean([len(keys) / most for keys, most in zip(found, existing, strict=True)])

@@ -29,6 +29,12 @@ def test_figures_count_solved_problems_and_different_solutions():
     existing = [len(solutions("2,3=1")), len(solutions("2,3,4=10"))]
     assert figures["share_of_solutions"] == pytest.approx((1 / existing[0] + 1 / existing[1]) / 2)
     assert figures["by_count"] == {"2": 0.5, "3": 0.5}
+    assert figures["majority"] == 1
+
+
+def test_a_majority_counts_expressions_and_not_how_they_are_written():
+    written = [["3-2", "2+3", "2+3", "3-2", "-2+3"], ["3-2", "2+3", "3+2", "nonsense", "nonsense"]]
+    assert solution_figures(["2,3=1", "2,3=1"], written)["majority"] == 0.5
 
 
 @pytest.mark.parametrize(

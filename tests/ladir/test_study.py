@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import ladir_masked_diffusion
 import pytest
 import run_ladir_benchmark
 import run_ladir_study
@@ -66,6 +67,9 @@ def test_every_arm_is_measured_once(tmp_path, one_thread, capsys):
         for arm in ("autoregressive", "longer_autoregressive")
     ]
     assert steps == [1, 2]
+    masked = results["masked_diffusion-0"]
+    assert masked["training"]["model"]["steps"] == 2
+    assert masked["sampled"]["settings"]["order"] in ladir_masked_diffusion.ORDERS
     assert capsys.readouterr().out.count("| stage_2 |") == 1
     before = {path: path.stat().st_mtime for path in (tmp_path / "results").iterdir()}
     run_ladir_study.main([*own, "--sweeps", "initial_noise_scale"])

@@ -16,6 +16,7 @@ RANGES = {  # least and most, both allowed
     "beta": (0.0, float("inf")),
     "temperature": (0.0, float("inf")),
     "epsilon": (0.0, float("inf")),
+    "negative_weight": (0.0, float("inf")),
 }
 
 
@@ -60,6 +61,8 @@ class DiffuGRPOConfig(ReproducibleTrainingArguments):
             default the latter for `"elbo"` only, whose terms mean nothing one by one.
         scale_rewards (`str`, *optional*, defaults to `"none"`): divide advantages by nothing, by the standard deviation of the
             `"group"` or of the `"batch"`.
+        negative_weight (`float`, *optional*, defaults to 1.0): of advantages below zero; 0 learns only from completions that are
+            better than their group.
         reward_weights (`list[float]`, *optional*): of the reward functions; all 1 by default.
         loss_type (`str`, *optional*, defaults to `"dapo"`): mean over the tokens of an update, or of a micro-batch (`"bnpo"`,
             d1's code), or over sequences of their means (`"grpo"`, the paper), or by the greatest length (`"dr_grpo"`).
@@ -99,6 +102,7 @@ class DiffuGRPOConfig(ReproducibleTrainingArguments):
     epsilon_high: float | None = field(default=None, metadata={"help": "How far above 1."})
     importance_sampling_level: str | None = field(default=None, metadata={"help": "token or sequence."})
     scale_rewards: str = field(default="none", metadata={"help": "none (d1), group or batch."})
+    negative_weight: float = field(default=1.0, metadata={"help": "Of advantages below zero."})
     reward_weights: list[float] | None = field(default=None, metadata={"help": "Of the reward functions."})
     loss_type: str = field(default="dapo", metadata={"help": "dapo, bnpo (d1's code), grpo (paper) or dr_grpo."})
     logits_chunk_size: int | None = field(default=None, metadata={"help": "Tokens whose logits exist at a time."})

@@ -22,7 +22,9 @@ LOSS_TYPES = ("dapo", "bnpo", "grpo", "dr_grpo")
 STANDARD_DEVIATION_FLOOR = 1e-4
 
 
-def group_advantages(rewards: Tensor, num_generations: int, scale_rewards: str = "none") -> Tensor:
+def group_advantages(
+    rewards: Tensor, num_generations: int, scale_rewards: str = "none", negative_weight: float = 1.0
+) -> Tensor:
     """Return how much better each completion is than its group, `(rows,)` float32; exactly zero in a group of equals.
 
     Args:
@@ -30,6 +32,8 @@ def group_advantages(rewards: Tensor, num_generations: int, scale_rewards: str =
         num_generations (`int`): completions to a prompt.
         scale_rewards (`str`, *optional*, defaults to `"none"`): divide by nothing (d1, Dr. GRPO), by the standard deviation of
             the `"group"` (GRPO), or of all rewards (`"batch"`).
+        negative_weight (`float`, *optional*, defaults to 1.0): times which advantages below zero count; with 0, completions are
+            learned from only where they are better than their group (as in RAFT, arXiv 2304.06767).
 
     Raises:
         ValueError: for another `scale_rewards`, a group of one, or rewards that make up no whole groups.
@@ -49,6 +53,7 @@ def group_advantages(rewards: Tensor, num_generations: int, scale_rewards: str =
         advantages = advantages / (groups.std() + STANDARD_DEVIATION_FLOOR)
     # A mean of equal numbers is rounded; what is left over would be taken for an advantage.
     is_constant = groups.amax(dim=1, keepdim=True) == groups.amin(dim=1, keepdim=True)
+    advantages = torch.where(advantages < 0, negative_weight * advantages, advantages)
     return advantages.masked_fill(is_constant, 0.0).flatten().float()
 
 

@@ -230,7 +230,8 @@ class DiffuGRPOTrainer(ReproducibleTrainer):
             self.accelerator.gather(figure)[torch.tensor(order).argsort()] for figure in figures
         )
         self._report("train", rewards, lengths, ended)
-        advantages = group_advantages(self.scorer.total(rewards), args.num_generations, args.scale_rewards)
+        totals = self.scorer.total(rewards)
+        advantages = group_advantages(totals, args.num_generations, args.scale_rewards, args.negative_weight)
         is_constant = (advantages.view(-1, args.num_generations) == 0).all(dim=1)
         self.means["train"].add("frac_reward_zero_std", is_constant.sum(), len(is_constant))
 

@@ -16,6 +16,14 @@ def test_advantages_are_rewards_less_the_mean_of_their_group():
     torch.testing.assert_close(batch, torch.tensor([0.0, -1.0, 1.0, 1.0, 1.0, -2.0]) / (rewards.std() + 1e-4))
 
 
+def test_what_is_worse_than_its_group_can_weigh_less_or_nothing():
+    rewards = torch.tensor([1.0, 0.0, 0.0, 5.0, 5.0, 5.0])
+    torch.testing.assert_close(
+        group_advantages(rewards, 3, negative_weight=0.5)[:3], torch.tensor([2.0, -0.5, -0.5]) / 3
+    )
+    assert group_advantages(rewards, 3, negative_weight=0.0).tolist() == pytest.approx([2 / 3, 0, 0, 0, 0, 0])
+
+
 @pytest.mark.parametrize("scaling", ["none", "group", "batch"])
 def test_a_group_of_equals_has_no_advantage_at_all(scaling):
     rewards = torch.tensor([0.1] * 3 + [0.1, 0.2, 0.4])  # the mean of three times 0.1 is not 0.1 in float32

@@ -8,7 +8,16 @@
     python examples/run_evaluate.py model_cards/llada-sudoku-4x4 --steps_curve 4,8,16 --threshold_curve 0.7,0.9
     python examples/run_evaluate.py user/name --sampling '{"gen_length": 64, "block_length": 8, "temperature": 0.9}'
     python examples/run_evaluate.py runs/ladir-mixed/pipeline --num_samples 8 --sampling '{"initial_noise_scale": 2.0}'
+    accelerate launch --multi_gpu --num_processes 8 examples/run_evaluate.py user/name --device cuda --dtype bfloat16 \\
+        --output results.json --records records
+    torchrun --nproc_per_node 2 examples/run_evaluate.py user/name --output results.json
     python examples/run_evaluate.py --suite tables --output results/tables.json
+
+Several processes share the problems, each on a GPU of its own if it is `cuda`; on the CPU it is `torchrun` that starts them.
+With `--records`, what is answered is written down batch by batch: after a kill, the same command goes on where it was, with
+as many processes as there are now, and the results are those of one process that nobody killed. Several processes without
+`--records` do that in `<output>.records` until the results are written. `seconds` is what answering took, added up over
+processes and runs.
 
 The last one makes every table of the paper anew (see `make_tables.py` beside this script). The JSON has the keys that `ldlm_hf.model_card` documents; put it into a pipeline's `results/` folder and its card shows it.
 """
@@ -17,6 +26,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +36,7 @@ import torch
 from datasets import Dataset, load_dataset
 from transformers import HfArgumentParser
 
-from ldlm_hf import LaDiRPipeline, LatentReasoningPipeline, get_task
+from ldlm_hf import LatentReasoningPipeline, get_task
 from ldlm_hf.evaluation import (
     EvalRecord,
     baselines_of_chance,
@@ -40,6 +50,7 @@ from ldlm_hf.evaluation import (
 )
 from ldlm_hf.ldlm.supported_schedulers import DOCUMENTED_SCHEDULERS, make_sampler
 from ldlm_hf.pipeline import ReasoningPipeline
+from ldlm_hf.sharded_evaluation import Evaluation, evaluate_sharded, join_processes, num_inference_steps_of, own_device
 from ldlm_hf.tasks import SPLITS, Problem, Task
 
 
@@ -94,6 +105,10 @@ class EvaluationArguments:
     model_name: str | None = field(
         default=None, metadata={"help": "for the card; by default the end of the model's path"}
     )
+    records: Path | None = field(
+        default=None,
+        metadata={"help": "folder that answers are written to as they come, so that a killed run goes on"},
+    )
     output: Path = field(default=Path("results.json"), metadata={"help": "JSON file to write"})
 
 
@@ -113,7 +128,11 @@ def main(arguments: list[str] | None = None) -> dict:
     curve, votes = read_curve(args), read_numbers("vote_curve", args.vote_curve)  # before anything costly
     thresholds = [float(word) for word in args.threshold_curve.split(",") if word.strip()]
 
-    pipeline = load_pipeline(rest.model, dtype=DTYPES[args.dtype]).to(args.device)
+    processes = join_processes()
+    is_temporary = args.records is None and processes.num_processes > 1
+    if is_temporary:
+        args.records = args.output.with_name(f"{args.output.name}.records")
+    pipeline = load_pipeline(rest.model, dtype=DTYPES[args.dtype]).to(own_device(args.device))
     check_pipeline(pipeline, args)
     if args.scheduler is not None:
         pipeline.scheduler = make_sampler(pipeline.scheduler, args.scheduler)
@@ -139,8 +158,12 @@ def main(arguments: list[str] | None = None) -> dict:
     if levels:
         results["chance_levels"] = levels
     results["environment"] = environment()
-    write_results(args.output, results)
-    print_results(results, records)
+    processes.wait_for_everyone()  # from here on nobody reads records
+    if processes.is_main_process:
+        write_results(args.output, results)
+        print_results(results, records)
+    if is_temporary and processes.is_main_process:
+        shutil.rmtree(args.records, ignore_errors=True)
     return results
 
 
@@ -161,13 +184,8 @@ def evaluate(
     pipeline: ReasoningPipeline, problems: Dataset, args: EvaluationArguments, task: Task
 ) -> tuple[dict, list[EvalRecord]]:
     """Answer the problems; return the main results and the records they were counted from."""
-    started = perf_counter()
-    records = run(pipeline, problems, args, args.num_inference_steps)
-    seconds = perf_counter() - started
+    answered = run(pipeline, problems, args, args.num_inference_steps, "evaluation")
     sampling = sampling_arguments(pipeline, args)
-    # Of a pipeline that denoises blocks it is the steps of each: what a call is to be given to get the same again.
-    is_blockwise = isinstance(pipeline, LaDiRPipeline)
-    num_steps = len(pipeline.scheduler.timesteps) if is_blockwise else pipeline.num_timesteps
     modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
     sizes = {name: count_parameters(module) for name, module in modules.items()}
     results = {
@@ -175,8 +193,8 @@ def evaluate(
         "task": args.task or pipeline.config.task,
         "parameters": {**sizes, "total": sum(sizes.values())},
         "evaluation": {
-            **summarize(records, task, bertscore_arguments(args)),
-            "num_inference_steps": num_steps,
+            **summarize(answered.records, task, bertscore_arguments(args)),
+            "num_inference_steps": answered.num_inference_steps,
             "guidance_scale": args.guidance_scale,
             "num_samples": sampling.get(SAMPLES.get(type(pipeline).__name__), 1),
             "sampling": sampling,
@@ -184,13 +202,13 @@ def evaluate(
             "seed": args.seed,
             "dtype": args.dtype,
             "split": args.split if args.dataset is None else args.dataset,
-            "seconds": round(seconds, 2),
+            "seconds": round(answered.seconds, 2),
         },
     }
     if "mean_nfe" in results["evaluation"]:
         gen_length = json.loads(args.sampling).get("gen_length", pipeline.config.gen_length)
         results["evaluation"]["tokens_per_forward"] = gen_length / results["evaluation"]["mean_nfe"]
-    return results, records
+    return results, answered.records
 
 
 def check_pipeline(pipeline: ReasoningPipeline, args: EvaluationArguments) -> None:
@@ -263,17 +281,32 @@ def run(
     problems: Dataset,
     args: EvaluationArguments,
     num_inference_steps: int | None,
+    place: str,
     **sampling,
-) -> list[EvalRecord]:
-    """Answer the problems with the settings of the command line, changed by `sampling`."""
-    return evaluate_pipeline(
+) -> Evaluation:
+    """Answer the problems with the settings of the command line, changed by `sampling`; records go to `place` in their folder."""
+    options = {
+        "batch_size": args.batch_size,
+        "num_inference_steps": num_inference_steps,
+        "guidance_scale": args.guidance_scale,
+        "seed": args.seed,
+        **sampling_arguments(pipeline, args),
+        **sampling,
+    }
+    if args.records is None:
+        started = perf_counter()
+        records = evaluate_pipeline(pipeline, problems, **options)
+        return Evaluation(records, perf_counter() - started, num_inference_steps_of(pipeline))
+    processes = join_processes()
+    return evaluate_sharded(
         pipeline,
         problems,
-        batch_size=args.batch_size,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=args.guidance_scale,
-        seed=args.seed,
-        **{**sampling_arguments(pipeline, args), **sampling},
+        args.records / place,
+        process_index=processes.process_index,
+        num_processes=processes.num_processes,
+        wait=processes.wait_for_everyone,
+        show_progress=processes.is_main_process,
+        **options,
     )
 
 
@@ -300,7 +333,8 @@ def measure_curve(
     for name in names or [type(own).__name__]:
         pipeline.scheduler = make_sampler(own, name) if names else own
         for count in counts:
-            summary = summarize(run(pipeline, problems, args, count), task)
+            answered = run(pipeline, problems, args, count, f"steps_curve/{name}-{count}")
+            summary = summarize(answered.records, task)
             curve.append({"scheduler": name, "num_inference_steps": count, **figures_of(summary)})
     pipeline.scheduler = own
     return curve
@@ -311,8 +345,11 @@ def measure_thresholds(
 ) -> list[dict]:
     """Return the accuracy and the forward passes of committing at each confidence."""
     problems = first_rows(problems, args.curve_problems)
-    summaries = [summarize(run(pipeline, problems, args, None, threshold=value), task) for value in thresholds]
-    return [{"threshold": value, **figures_of(summary)} for value, summary in zip(thresholds, summaries, strict=True)]
+    curve = []
+    for value in thresholds:
+        answered = run(pipeline, problems, args, None, f"threshold_curve/{value}", threshold=value)
+        curve.append({"threshold": value, **figures_of(summarize(answered.records, task))})
+    return curve
 
 
 def figures_of(summary: dict) -> dict:
@@ -330,7 +367,8 @@ def measure_votes(
     for select in ("majority", "mbr"):
         for count in votes:
             changed = replace(args, num_samples=count, select=select)
-            summary = summarize(run(pipeline, problems, changed, args.num_inference_steps), task)
+            answered = run(pipeline, problems, changed, args.num_inference_steps, f"vote_curve/{select}-{count}")
+            summary = summarize(answered.records, task)
             point = {key: summary[key] for key in ("answer_accuracy", "exact_match", "standard_error", "num_problems")}
             curve.append({"num_samples": count, "select": select, **point})
     return curve

@@ -92,6 +92,7 @@ def evaluate_pipeline(
     num_inference_steps: int | None = None,
     guidance_scale: float = 1.0,
     seed: int = 0,
+    first_row: int = 0,
     show_progress: bool = True,
     **sampling,
 ) -> list[EvalRecord]:
@@ -104,13 +105,14 @@ def evaluate_pipeline(
         num_inference_steps (`int`, *optional*): denoising steps; the pipeline's default by default.
         guidance_scale (`float`, *optional*, defaults to 1.0): weight of classifier-free guidance.
         seed (`int`, *optional*, defaults to 0): of the noise, with the row.
+        first_row (`int`, *optional*, defaults to 0): which row of a larger set the first problem is.
         show_progress (`bool`, *optional*, defaults to `True`): show a progress bar.
         sampling: further arguments of the pipeline, such as `num_samples` and `select`.
 
     Raises:
         ValueError: for an empty data set, one that lacks a column, or a `batch_size` below 1.
     """
-    _check_problems(dataset, batch_size)
+    check_problems(dataset, batch_size)
     if num_inference_steps is not None:
         sampling["num_inference_steps"] = num_inference_steps
     records = []
@@ -123,7 +125,7 @@ def evaluate_pipeline(
             output = pipeline(
                 rows["prompt"],
                 guidance_scale=guidance_scale,
-                generator=row_generators(seed, 0, start, len(rows["prompt"])),
+                generator=row_generators(seed, 0, first_row + start, len(rows["prompt"])),
                 **sampling,
             )
             passes = output.nfe.tolist() if "nfe" in output else [None] * len(output.texts)
@@ -182,7 +184,7 @@ def answer_decision(
     Raises:
         ValueError: for an empty data set, one that lacks a column, or a `batch_size` below 1.
     """
-    _check_problems(dataset, batch_size)
+    check_problems(dataset, batch_size)
     timesteps: list[int] = []
     final, correct = Counter(), Counter()
     with (
@@ -272,6 +274,18 @@ def baselines_of_chance(train_answers: list[str], test_answers: list[str]) -> di
     return {"chance": 1 / len(counts), "majority": list(test_answers).count(favourite) / len(test_answers)}
 
 
+def check_problems(dataset: Dataset, batch_size: int) -> None:
+    """Raise `ValueError` for an empty data set, one that lacks a column, or a `batch_size` below 1."""
+    missing = [name for name in ("prompt", "target", "answer") if name not in dataset.column_names]
+    if missing or len(dataset) == 0:
+        raise ValueError(
+            f"`dataset` has to hold at least one problem with `prompt`, `target` and `answer`, but has {len(dataset)} rows "
+            f"with the columns {dataset.column_names}."
+        )
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` has to be at least 1, but is {batch_size}.")
+
+
 def count_parameters(model: torch.nn.Module) -> int:
     """Return the number of parameters of a model, shared ones once."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -343,17 +357,6 @@ def _accuracy_by(name: str, groups: list, records: list[EvalRecord]) -> list[dic
         {name: group, "answer_accuracy": sum(found) / len(found), "num_problems": len(found)}
         for group, found in sorted(correct.items())
     ]
-
-
-def _check_problems(dataset: Dataset, batch_size: int) -> None:
-    missing = [name for name in ("prompt", "target", "answer") if name not in dataset.column_names]
-    if missing or len(dataset) == 0:
-        raise ValueError(
-            f"`dataset` has to hold at least one problem with `prompt`, `target` and `answer`, but has {len(dataset)} rows "
-            f"with the columns {dataset.column_names}."
-        )
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` has to be at least 1, but is {batch_size}.")
 
 
 def _are_correct(pipeline: DiffusionPipeline, step: DenoisingStep, rows: dict[str, list[str]]) -> list[bool]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -15,28 +18,22 @@ class ResultLog:
     Args:
         path (`str` or `Path`): the file; its folder is made where it is missing.
         settings (`dict`): what the results depend on, as JSON can say it.
+        remedy (`str`, *optional*): what the error about other settings tells to do.
 
     Raises:
         ValueError: if the file holds results of other settings, or is no such file.
     """
 
-    def __init__(self, path: str | Path, settings: dict) -> None:
+    def __init__(
+        self, path: str | Path, settings: dict, remedy: str = "delete the file or write to another place"
+    ) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        first = json.dumps({"settings": settings}, sort_keys=True)
-        text = self.path.read_text() if self.path.is_file() else ""
-        whole = text[: text.rfind("\n") + 1]
-        found = whole.splitlines()
-        if found and found[0] != first:
-            raise ValueError(
-                f"{str(self.path)!r} has results of other settings, {found[0][:300]}, not {first[:300]}; "
-                "delete it or write to another place."
-            )
-        if not found:
-            self.path.write_text(first + "\n")
-        elif whole != text:
-            self.path.write_text(whole)
-        self._results = [json.loads(line) for line in found[1:]]
+        self._results, size = _read_whole_lines(self.path, settings, remedy)
+        if size == 0:
+            self._write(_first_line(settings), "wb")
+        elif size < self.path.stat().st_size:
+            os.truncate(self.path, size)  # never written anew, since a kill would then lose what is there
 
     def __len__(self) -> int:
         """Return how many results there are."""
@@ -47,8 +44,84 @@ class ResultLog:
         return iter(self._results)
 
     def append(self, result: dict | list) -> None:
-        """Add one result; it is in the file when this returns."""
-        line = json.dumps(result)
-        with self.path.open("a") as file:
-            file.write(line + "\n")
-        self._results.append(json.loads(line))
+        """Add one result; it is on the disk when this returns."""
+        self.extend([result])
+
+    def extend(self, results: Iterable[dict | list]) -> None:
+        """Add some results, in one go; they are on the disk when this returns."""
+        lines = [json.dumps(result) for result in results]
+        if not lines:
+            return
+        self._write("".join(f"{line}\n" for line in lines).encode(), "ab")
+        self._results += map(json.loads, lines)
+
+    def _write(self, content: bytes, mode: str) -> None:
+        with self.path.open(mode) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_results(path: str | Path, settings: dict, remedy: str = "delete the file or write to another place") -> list:
+    """Return the results in the file of a [`ResultLog`], which may be growing; change nothing.
+
+    Args:
+        path (`str` or `Path`): the file; without it there are no results.
+        settings (`dict`): what they have to be made with.
+        remedy (`str`, *optional*): what the error about other settings tells to do.
+
+    Raises:
+        ValueError: if the file holds results of other settings, or is no such file.
+    """
+    return _read_whole_lines(Path(path), settings, remedy)[0]
+
+
+@contextmanager
+def only_writer(path: str | Path) -> Iterator[Path]:
+    """Keep all others who ask for the same from a file; the system ends that with the process, however it ends.
+
+    Raises:
+        ValueError: if somebody else has the file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{str(path)!r} is being written by another process; wait for it, end it, or write to another place."
+            ) from None
+        yield path
+
+
+def _read_whole_lines(path: Path, settings: dict, remedy: str) -> tuple[list, int]:
+    """Return the results of a file, and how many bytes its whole lines have."""
+    content = path.read_bytes() if path.is_file() else b""
+    size = content.rfind(b"\n") + 1
+    lines = content[:size].splitlines()
+    if not lines:
+        return [], 0
+    if lines[0] != _first_line(settings).rstrip():
+        raise ValueError(f"{str(path)!r} has results of other settings: {_difference(lines[0], settings)}; {remedy}.")
+    try:
+        return [json.loads(line) for line in lines[1:]], size
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} has a line that is no result ({error}); {remedy}.") from None
+
+
+def _first_line(settings: dict) -> bytes:
+    return json.dumps({"settings": settings}, sort_keys=True).encode() + b"\n"
+
+
+def _difference(line: bytes, settings: dict) -> str:
+    """Say in which settings the first line of a file differs."""
+    try:
+        found = json.loads(line)["settings"]
+    except (ValueError, TypeError, KeyError):
+        return f"its first line, {line[:100].decode(errors='replace')}, holds none"
+    wanted = json.loads(_first_line(settings))["settings"]
+    names = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
+    return ", ".join(
+        f"{name} is {json.dumps(found.get(name))[:200]}, not {json.dumps(wanted.get(name))[:200]}" for name in names
+    )

@@ -27,6 +27,7 @@ ALLOWED = {  # who may import whom, beside itself
     "d1": (*BASE, "training", "llada"),
     "hex": (*BASE, "training", "llada"),
     "evaluation": (*BASE, "training", *ROOMS),
+    "sharded_evaluation": (*BASE, "training", *ROOMS, "evaluation"),
     "model_card": (*BASE, "training", *ROOMS, "evaluation"),
     "plots": BASE,
     "vote_plots": (*BASE, "plots"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ..arguments import check_integer, check_option
 from ..training import ReproducibleTrainingArguments
 from .estimators import MASK_DRAWS
-from .losses import LEVELS, LOSS_TYPES, SCALINGS
+from .losses import BASELINES, LEVELS, LOSS_TYPES, SCALINGS
 
 
 ESTIMATORS = ("one_step", "elbo", "trajectory")
@@ -63,6 +63,8 @@ class DiffuGRPOConfig(ReproducibleTrainingArguments):
             `"group"` or of the `"batch"`.
         negative_weight (`float`, *optional*, defaults to 1.0): of advantages below zero; 0 learns only from completions that are
             better than their group.
+        advantage_baseline (`str`, *optional*, defaults to `"group"`): subtract the mean reward of the group, or `"none"`: the
+            advantage is the reward itself.
         reward_weights (`list[float]`, *optional*): of the reward functions; all 1 by default.
         loss_type (`str`, *optional*, defaults to `"dapo"`): mean over the tokens of an update, or of a micro-batch (`"bnpo"`,
             d1's code), or over sequences of their means (`"grpo"`, the paper), or by the greatest length (`"dr_grpo"`).
@@ -103,6 +105,7 @@ class DiffuGRPOConfig(ReproducibleTrainingArguments):
     importance_sampling_level: str | None = field(default=None, metadata={"help": "token or sequence."})
     scale_rewards: str = field(default="none", metadata={"help": "none (d1), group or batch."})
     negative_weight: float = field(default=1.0, metadata={"help": "Of advantages below zero."})
+    advantage_baseline: str = field(default="group", metadata={"help": "Subtract the group's mean, or none."})
     reward_weights: list[float] | None = field(default=None, metadata={"help": "Of the reward functions."})
     loss_type: str = field(default="dapo", metadata={"help": "dapo, bnpo (d1's code), grpo (paper) or dr_grpo."})
     logits_chunk_size: int | None = field(default=None, metadata={"help": "Tokens whose logits exist at a time."})
@@ -118,7 +121,12 @@ class DiffuGRPOConfig(ReproducibleTrainingArguments):
     def __post_init__(self):
         """Check the arguments and fill in those that follow from others."""
         super().__post_init__()
-        options = {"scale_rewards": SCALINGS, "loss_type": LOSS_TYPES, "elbo_draws": MASK_DRAWS}
+        options = {
+            "advantage_baseline": BASELINES,
+            "scale_rewards": SCALINGS,
+            "loss_type": LOSS_TYPES,
+            "elbo_draws": MASK_DRAWS,
+        }
         for name, allowed in {**options, "logprob_estimator": ESTIMATORS}.items():
             check_option(name, getattr(self, name), allowed)
         for name in ("num_iterations", "max_completion_length", "block_length", "num_inference_steps", "n_mc"):

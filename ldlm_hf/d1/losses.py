@@ -17,13 +17,18 @@ from ..arguments import check_integer, check_option
 
 
 SCALINGS = ("none", "group", "batch")
+BASELINES = ("group", "none")
 LEVELS = ("token", "sequence")
 LOSS_TYPES = ("dapo", "bnpo", "grpo", "dr_grpo")
 STANDARD_DEVIATION_FLOOR = 1e-4
 
 
 def group_advantages(
-    rewards: Tensor, num_generations: int, scale_rewards: str = "none", negative_weight: float = 1.0
+    rewards: Tensor,
+    num_generations: int,
+    scale_rewards: str = "none",
+    negative_weight: float = 1.0,
+    baseline: str = "group",
 ) -> Tensor:
     """Return how much better each completion is than its group, `(rows,)` float32; exactly zero in a group of equals.
 
@@ -33,12 +38,15 @@ def group_advantages(
         scale_rewards (`str`, *optional*, defaults to `"none"`): divide by nothing (d1, Dr. GRPO), by the standard deviation of
             the `"group"` (GRPO), or of all rewards (`"batch"`).
         negative_weight (`float`, *optional*, defaults to 1.0): times which advantages below zero count; with 0, completions are
-            learned from only where they are better than their group (as in RAFT, arXiv 2304.06767).
+            learned from only where they are better than their group.
+        baseline (`str`, *optional*, defaults to `"group"`): what is subtracted, the mean of the group, or `"none"`, nothing: then
+            the advantage is the reward, whatever the group; with rewards of 0 and 1 it is training on what is right (RAFT, arXiv 2304.06767).
 
     Raises:
-        ValueError: for another `scale_rewards`, a group of one, or rewards that make up no whole groups.
+        ValueError: for another `scale_rewards` or `baseline`, a group of one, or rewards that make up no whole groups.
     """
     check_option("scale_rewards", scale_rewards, SCALINGS)
+    check_option("advantage_baseline", baseline, BASELINES)
     check_integer("num_generations", num_generations)
     if num_generations < 2 or rewards.ndim != 1 or len(rewards) % num_generations:
         raise ValueError(
@@ -46,7 +54,7 @@ def group_advantages(
             "a group is two completions or more."
         )
     groups = rewards.double().view(-1, num_generations)
-    advantages = groups - groups.mean(dim=1, keepdim=True)
+    advantages = groups - groups.mean(dim=1, keepdim=True) if baseline == "group" else groups
     if scale_rewards == "group":
         advantages = advantages / (groups.std(dim=1, keepdim=True) + STANDARD_DEVIATION_FLOOR)
     elif scale_rewards == "batch":
@@ -54,7 +62,9 @@ def group_advantages(
     # A mean of equal numbers is rounded; what is left over would be taken for an advantage.
     is_constant = groups.amax(dim=1, keepdim=True) == groups.amin(dim=1, keepdim=True)
     advantages = torch.where(advantages < 0, negative_weight * advantages, advantages)
-    return advantages.masked_fill(is_constant, 0.0).flatten().float()
+    if baseline == "group":
+        advantages = advantages.masked_fill(is_constant, 0.0)
+    return advantages.flatten().float()
 
 
 def log_ratio(log_probs: Tensor, others: Tensor, mask: Tensor, level: str = "token") -> Tensor:

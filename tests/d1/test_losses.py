@@ -24,6 +24,13 @@ def test_what_is_worse_than_its_group_can_weigh_less_or_nothing():
     assert group_advantages(rewards, 3, negative_weight=0.0).tolist() == pytest.approx([2 / 3, 0, 0, 0, 0, 0])
 
 
+def test_without_a_baseline_the_advantage_is_the_reward_in_a_group_of_equals_too():
+    rewards = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    assert group_advantages(rewards, 3, baseline="none").tolist() == rewards.tolist()
+    with pytest.raises(ValueError, match="advantage_baseline"):
+        group_advantages(rewards, 3, baseline="batch")
+
+
 @pytest.mark.parametrize("scaling", ["none", "group", "batch"])
 def test_a_group_of_equals_has_no_advantage_at_all(scaling):
     rewards = torch.tensor([0.1] * 3 + [0.1, 0.2, 0.4])  # the mean of three times 0.1 is not 0.1 in float32

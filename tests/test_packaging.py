@@ -68,7 +68,7 @@ def test_all_metadata_are_in_setup_cfg(metadata):
     assert metadata["metadata"]["name"] == "ldlm_hf"
     assert metadata["metadata"]["license"] == "Apache-2.0"
     assert metadata["options"]["python_requires"] == ">=3.11"
-    assert set(metadata["options.extras_require"]) == {"train", "peft", "gym", "eval", "test", "quality"}
+    assert set(metadata["options.extras_require"]) == {"train", "peft", "gym", "eval", "test", "quality", "demo"}
 
 
 def test_the_version_is_the_same_everywhere(metadata):

@@ -58,6 +58,8 @@ class DiffuGRPOTrainer(ReproducibleTrainer):
     The reference is the model as it is given: of one with adapters, the model without them, so merge earlier ones first.
     """
 
+    why_not_sharded = "each process samples from it"
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -116,8 +118,6 @@ class DiffuGRPOTrainer(ReproducibleTrainer):
             data_collator=list,
             **kwargs,
         )
-        if self.is_fsdp_enabled or (self.is_deepspeed_enabled and args.hf_deepspeed_config.is_zero3()):
-            raise ValueError("`model` cannot be sharded over processes (FSDP, ZeRO-3): each of them samples from it.")
         if self.reference is not None:
             self.reference_model = self.accelerator.prepare_model(self.reference.wrapped, evaluation_mode=True)
         self.plan = RolloutPlan(
@@ -231,8 +231,10 @@ class DiffuGRPOTrainer(ReproducibleTrainer):
         )
         self._report("train", rewards, lengths, ended)
         totals = self.scorer.total(rewards)
-        advantages = group_advantages(totals, args.num_generations, args.scale_rewards, args.negative_weight)
-        is_constant = (advantages.view(-1, args.num_generations) == 0).all(dim=1)
+        rules = (args.num_generations, args.scale_rewards, args.negative_weight, args.advantage_baseline)
+        advantages = group_advantages(totals, *rules)
+        groups = totals.view(-1, args.num_generations)
+        is_constant = groups.amax(dim=1) == groups.amin(dim=1)
         self.means["train"].add("frac_reward_zero_std", is_constant.sum(), len(is_constant))
 
         generators = _generators(args.seed ^ MASKING_STREAM, generation, rows)
@@ -341,10 +343,10 @@ class DiffuGRPOTrainer(ReproducibleTrainer):
         return torch.stack([lengths[sum(parts, [])].sum() for parts in zip(*slices, strict=True)])
 
     def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
         generation, *_ = self.plan.locate(self.state.global_step)
         if self._generation == generation:  # it is not finished
             self.rollouts.save(self._rollouts_file(output_dir), generation)
+        super()._save_rng_state(output_dir)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)

@@ -1,13 +1,11 @@
 """Problems as the reasoner trains on them: tokens of question and answer, posteriors of the steps, computed once.
 
 The VAE is frozen by then, so no training step needs to run it. Means and standard deviations are kept, standardised,
-so that each step can draw its own sample. The cache is an Arrow file of the `datasets` library, memory-mapped and
-named by a fingerprint of the problems, the tokenizer, the splitter and every weight of the VAE.
+so that each step can draw its own sample.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -15,6 +13,7 @@ from datasets import Dataset, Features, List, Value
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..training import map_once
 from .block_splitter import BlockSplitter
 from .configuration_ladir import LaDiRConfig
 from .modeling_thought_vae import ThoughtVAE
@@ -23,7 +22,6 @@ from .reconstruction import pad_right, tokenize_blocks
 from .trainer_thought_vae import split_targets
 
 
-@torch.no_grad()
 def cache_thoughts(
     dataset: Dataset,
     vae: ThoughtVAE,
@@ -32,6 +30,7 @@ def cache_thoughts(
     config: LaDiRConfig,
     cache_dir: str | Path | None = None,
     batch_size: int = 256,
+    num_proc: int | None = None,
 ) -> Dataset:
     """Return each problem's question and answer as token ids and its steps as posteriors.
 
@@ -44,6 +43,7 @@ def cache_thoughts(
         config ([`LaDiRConfig`]): of the reasoner; its special tokens and positions.
         cache_dir (`str` or `Path`, *optional*): where to keep the file for later runs; in memory by default.
         batch_size (`int`, *optional*, defaults to 256): problems at a time.
+        num_proc (`int`, *optional*): processes that encode, on the CPU; see [`map_once`].
 
     Returns:
         `Dataset`: columns `question_ids` and `answer_ids` (with the end of text), and `means` and `stds`, each
@@ -51,7 +51,7 @@ def cache_thoughts(
 
     Raises:
         ValueError: if the statistics of the VAE were not fitted, a column is missing, or a problem has no steps or
-            does not fit into the LM's positions.
+            does not fit into the LM's positions, or as [`map_once`].
     """
     if not vae.has_latent_statistics:
         raise ValueError(
@@ -76,30 +76,20 @@ def cache_thoughts(
         means, stds = _posteriors(vae, tokenizer, [blocks for blocks, _ in split])
         return {"question_ids": questions, "answer_ids": answers, "means": means, "stds": stds}
 
-    was_training = vae.training
-    vae.eval()
-    fingerprint = _fingerprint(dataset, vae, tokenizer, splitter, config)
-    columns = [name for name in ("prompt", "target", "answer") if name in dataset.column_names]
-    cached = dataset.select_columns(columns).map(
+    features = {name: List(Value("int64")) for name in ("question_ids", "answer_ids")}
+    features |= {name: List(Value("float32")) for name in ("means", "stds")}
+    return map_once(
+        dataset.select_columns([name for name in ("prompt", "target", "answer") if name in dataset.column_names]),
         encode,
-        batched=True,
+        Features(features),
+        vae,
+        tokenizer,
+        (splitter, config.bos_token_id, config.eos_token_id, config.latents_per_block, limit),
+        cache_dir=cache_dir,
+        name="thoughts",
         batch_size=batch_size,
-        remove_columns=columns,
-        features=Features(
-            {
-                "question_ids": List(Value("int64")),
-                "answer_ids": List(Value("int64")),
-                "means": List(Value("float32")),
-                "stds": List(Value("float32")),
-            }
-        ),
-        cache_file_name=None if cache_dir is None else _cache_file(cache_dir, fingerprint),
-        keep_in_memory=cache_dir is None,
-        new_fingerprint=fingerprint,
-        desc="Encoding thoughts",
+        num_proc=num_proc,
     )
-    vae.train(was_training)
-    return cached
 
 
 def collate_thoughts(rows: list[dict[str, list]], block: tuple[int, int]) -> dict[str, Tensor]:
@@ -144,20 +134,3 @@ def _posteriors(
     place = {block: number for number, block in enumerate(distinct)}
     rows = [[place[block] for block in blocks] for blocks in problems]
     return [means[row].flatten().numpy() for row in rows], [stds[row].flatten().numpy() for row in rows]
-
-
-def _cache_file(cache_dir: str | Path, fingerprint: str) -> str:
-    folder = Path(cache_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder / f"thoughts-{fingerprint}.arrow")
-
-
-def _fingerprint(dataset: Dataset, vae: ThoughtVAE, tokenizer, splitter: BlockSplitter, config: LaDiRConfig) -> str:
-    digest = hashlib.sha256(dataset._fingerprint.encode())
-    vocabulary = sorted(tokenizer.get_vocab().items())  # not the whole tokenizer, which keeps traces of its last call
-    for part in (vocabulary, splitter, vae.config.to_json_string(), config.bos_token_id, config.eos_token_id):
-        digest.update(repr(part).encode())
-    for name, tensor in vae.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

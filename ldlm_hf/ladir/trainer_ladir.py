@@ -21,8 +21,15 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..arguments import check_integer, check_option
-from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, TimestepBuckets
+from ..arguments import check_integer, check_number, check_option
+from ..training import (
+    ReproducibleTrainer,
+    ReproducibleTrainingArguments,
+    TimestepBuckets,
+    cache_folder,
+    call_inside,
+    check_not_streamed,
+)
 from .block_splitter import BlockSplitter
 from .losses import flow_target
 from .modeling_ladir import FLOW_CONTEXTS, LaDiRForReasoning
@@ -34,6 +41,8 @@ from .trainer_thought_vae import blocks_of
 
 STAGES = ("teacher_forcing", "rollout")
 TIMES = 1000  # times are logged in thousandths
+LEAST_POWER = 1e-3  # of uniform numbers, that times are drawn by
+MOST_NOISE = 1e6  # standard deviation of what blocks start from
 PARTS = ("flow_loss", "answer_loss", "stop_loss")
 
 
@@ -62,7 +71,9 @@ class LaDiRTrainingArguments(ReproducibleTrainingArguments):
         shuffled_reconstruction_gate (`float`, *optional*, defaults to 0.05): largest share from the latents of another
             block; more means that the decoder guesses and does not read.
         reconstruction_size (`int`, *optional*, defaults to 512): most held-out blocks to measure it on.
-        latent_cache_dir (`str`, *optional*): where to keep the posteriors for later runs; in memory by default.
+        latent_cache_dir (`str`, *optional*): where to keep the posteriors for later runs; by default in memory, or in
+            the run's own folder where several processes share them.
+        dataset_num_proc (`int`, *optional*): processes that compute the posteriors, on the CPU; one by default.
     """
 
     stage: str = field(default="teacher_forcing", metadata={"help": "teacher_forcing or rollout."})
@@ -78,6 +89,21 @@ class LaDiRTrainingArguments(ReproducibleTrainingArguments):
     shuffled_reconstruction_gate: float = field(default=0.05, metadata={"help": "Largest share when shuffled."})
     reconstruction_size: int = field(default=512, metadata={"help": "Most held-out blocks to reconstruct."})
     latent_cache_dir: str | None = field(default=None, metadata={"help": "Folder of the cached posteriors."})
+    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that compute the posteriors."})
+
+    def __post_init__(self):
+        """Check the arguments."""
+        super().__post_init__()
+        check_option("stage", self.stage, STAGES)
+        check_option("rollout_flow_context", self.rollout_flow_context, FLOW_CONTEXTS)
+        for name in ("num_noise_copies", "rollout_steps", "reconstruction_size"):
+            check_integer(name, getattr(self, name))
+        if not 0 <= self.condition_dropout < 1:
+            raise ValueError(f"`condition_dropout` has to lie in [0, 1), but is {self.condition_dropout}.")
+        for name in ("reconstruction_gate", "noisy_reconstruction_gate", "shuffled_reconstruction_gate"):
+            check_number(name, getattr(self, name), -1, 1)  # below 0 all pass, or none
+        check_number("timestep_power", self.timestep_power, LEAST_POWER)
+        check_number("rollout_noise_scale", self.rollout_noise_scale, 0, MOST_NOISE)
 
 
 class LaDiRTrainer(ReproducibleTrainer):
@@ -108,18 +134,23 @@ class LaDiRTrainer(ReproducibleTrainer):
             kwargs: further arguments of `transformers.Trainer`, such as `callbacks`.
 
         Raises:
-            ValueError: for an argument out of range; if the VAE's statistics were not fitted or do not fit, if it
+            ValueError: for an argument out of range or a streamed data set; if the VAE's statistics were not fitted or do not fit, if it
                 misses the gate, or if its blocks are not the reasoner's; or for a problem without steps.
         """
-        _check_arguments(args)
+        given = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        check_not_streamed("all of its rows are encoded once, before the training", **given)
         _check_sizes(model, vae)
         vae = vae.to(args.device)
         self.reconstruction = _check_reconstruction(args, vae, processing_class, splitter, eval_dataset)
-        with args.main_process_first(desc="thought cache"):
-            settings = (vae, processing_class, splitter, model.config, args.latent_cache_dir)
-            train_dataset = cache_thoughts(train_dataset, *settings)
-            eval_dataset = None if eval_dataset is None else cache_thoughts(eval_dataset, *settings)
+        settings = (vae, processing_class, splitter, model.config)
+        cache = {"cache_dir": cache_folder(args, args.latent_cache_dir), "num_proc": args.dataset_num_proc}
+        train_dataset = cache_thoughts(train_dataset, *settings, **cache)
+        eval_dataset = None if eval_dataset is None else cache_thoughts(eval_dataset, *settings, **cache)
         _check_moments(*latent_moments(train_dataset))
+        if args.stage == "rollout":
+            self.why_not_sharded = (
+                "with `stage` 'rollout' each process runs it as often as its longest chain has blocks"
+            )
         self.block_shape = (model.config.latents_per_block, model.config.latent_dim)
         super().__init__(
             model=model,
@@ -150,7 +181,10 @@ class LaDiRTrainer(ReproducibleTrainer):
         else:
             del noise["rollout_noise"]
         dropped = dropped if self.model.training else torch.zeros_like(dropped)
-        output = model(block_latents=latents, condition_dropped=dropped, **inputs, **noise)
+        inputs = {"block_latents": latents, "condition_dropped": dropped, **inputs, **noise}
+        # Given to the wrapper, FSDP would round noise and times to bfloat16.
+        own = self.accelerator.unwrap_model(self.model)
+        output = call_inside(model, own, partial(own.forward, **inputs)) if self.is_sharded else model(**inputs)
 
         # 3. plain means for the log
         prediction_type = self.accelerator.unwrap_model(self.model).config.prediction_type
@@ -159,7 +193,21 @@ class LaDiRTrainer(ReproducibleTrainer):
         statistics = self.statistics if self.model.training else self.evaluation_statistics
         kept = (block_mask & ~dropped[:, None])[..., None].expand_as(errors)
         statistics.add(output, noise["times"][kept], errors[kept])
-        return (output.loss, output) if return_outputs else output.loss
+        if num_items_in_batch is None:
+            return (output.loss, output) if return_outputs else output.loss
+
+        # 4. answers and stops of as many problems as keep their question, which are not equally many everywhere
+        config = self.accelerator.unwrap_model(self.model).config
+        kept = config.answer_weight * output.answer_loss + config.stop_weight * output.stop_loss
+        loss = config.flow_weight * output.flow_loss + (~dropped).sum() / num_items_in_batch * kept
+        return (loss, output) if return_outputs else loss
+
+    def count_items(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        """Return how many problems keep their question: answers and stops of the others do not count."""
+        if self.args.condition_dropout == 0:
+            return None
+        generators = self.generators(len(inputs["means"]))
+        return sum(~_is_dropped(generator, self.args) for generator in generators)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Log, with the three losses and the flow's squared error in eight ranges of the time beside their sum."""
@@ -212,7 +260,7 @@ def draw_noise(
     times, noise = torch.zeros(batch, blocks, copies), torch.zeros(batch, blocks, copies, *block)
     posterior, rollout = torch.zeros(batch, blocks, *block), torch.zeros(batch, blocks, *block)
     for row, (generator, count) in enumerate(zip(generators, block_mask.sum(1).tolist(), strict=True)):
-        dropped[row] = torch.rand((), generator=generator) < args.condition_dropout
+        dropped[row] = _is_dropped(generator, args)
         times[row, :count] = torch.rand(count, copies, generator=generator) ** (1 / args.timestep_power)
         noise[row, :count] = torch.randn(count, copies, *block, generator=generator)
         posterior[row, :count] = torch.randn(count, *block, generator=generator)
@@ -226,15 +274,9 @@ def draw_noise(
     }
 
 
-def _check_arguments(args: LaDiRTrainingArguments) -> None:
-    check_option("stage", args.stage, STAGES)
-    check_option("rollout_flow_context", args.rollout_flow_context, FLOW_CONTEXTS)
-    check_integer("num_noise_copies", args.num_noise_copies)
-    check_integer("rollout_steps", args.rollout_steps)
-    if not 0 <= args.condition_dropout < 1:
-        raise ValueError(f"`condition_dropout` has to lie in [0, 1), but is {args.condition_dropout}.")
-    if not args.timestep_power > 0:
-        raise ValueError(f"`timestep_power` has to be above 0, but is {args.timestep_power}.")
+def _is_dropped(generator: torch.Generator, args: LaDiRTrainingArguments) -> Tensor:
+    """Return whether a row loses its question, `()` bool: the first that its generator draws."""
+    return torch.rand((), generator=generator) < args.condition_dropout
 
 
 def _check_sizes(model: LaDiRForReasoning, vae: ThoughtVAE) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..training import ReproducibleTrainer, ReproducibleTrainingArguments
+from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, map_rows
 from .block_splitter import BlockSplitter
 from .losses import answer_loss
 from .reconstruction import pad_right
@@ -32,7 +32,7 @@ class LanguageModelTrainer(ReproducibleTrainer):
         self,
         model: PreTrainedModel,
         args: LanguageModelTrainingArguments,
-        train_dataset: Dataset,
+        train_dataset: Dataset | IterableDataset,
         processing_class: PreTrainedTokenizerBase,
         splitter: BlockSplitter,
         eval_dataset: Dataset | None = None,
@@ -43,7 +43,7 @@ class LanguageModelTrainer(ReproducibleTrainer):
         Args:
             model (`PreTrainedModel`): a causal LM.
             args ([`LanguageModelTrainingArguments`]): how to train.
-            train_dataset (`Dataset`): with the columns `prompt` and `target`, and `answer` where targets lack the
+            train_dataset (`Dataset` or `IterableDataset`): with the columns `prompt` and `target`, and `answer` where targets lack the
                 splitter's prefix.
             processing_class (`PreTrainedTokenizerBase`): the tokenizer.
             splitter ([`BlockSplitter`]): how targets become steps and answers.
@@ -74,21 +74,29 @@ class LanguageModelTrainer(ReproducibleTrainer):
         return (loss, output) if return_outputs else loss
 
 
-def written_problems(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, splitter: BlockSplitter) -> Dataset:
+def written_problems(
+    dataset: Dataset | IterableDataset, tokenizer: PreTrainedTokenizerBase, splitter: BlockSplitter
+) -> Dataset | IterableDataset:
     """Return each problem as `input_ids`, ⟨bos⟩ and ⟨eos⟩ included, and how many of them are its question's.
 
     Args:
-        dataset (`Dataset`): with the columns `prompt` and `target`, and `answer` where targets lack the splitter's
-            prefix.
+        dataset (`Dataset` or `IterableDataset`): with the columns `prompt` and `target`, and `answer` where targets lack
+            the splitter's prefix.
         tokenizer (`PreTrainedTokenizerBase`): its tokenizer.
         splitter ([`BlockSplitter`]): how targets become steps and answers.
     """
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    texts = [" ".join([*blocks, answer]) for blocks, answer in split_targets(dataset, splitter)]
-    questions = [[*start, *ids] for ids in tokenizer(dataset["prompt"][:], add_special_tokens=False)["input_ids"]]
-    targets = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    rows = [[*one, *other, tokenizer.eos_token_id] for one, other in zip(questions, targets, strict=True)]
-    return Dataset.from_dict({"input_ids": rows, "question_length": list(map(len, questions))})
+
+    def write(problems: dict[str, list[str]]) -> dict[str, list]:
+        texts = [
+            " ".join([*blocks, answer]) for blocks, answer in split_targets(Dataset.from_dict(problems), splitter)
+        ]
+        questions = [[*start, *ids] for ids in tokenizer(problems["prompt"], add_special_tokens=False)["input_ids"]]
+        targets = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        rows = [[*one, *other, tokenizer.eos_token_id] for one, other in zip(questions, targets, strict=True)]
+        return {"input_ids": rows, "question_length": list(map(len, questions))}
+
+    return map_rows(dataset, write, "Tokenizing")
 
 
 def collate_written(rows: list[dict]) -> dict[str, Tensor]:

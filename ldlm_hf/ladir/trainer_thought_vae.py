@@ -11,12 +11,19 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..arguments import check_integer
 from ..noise import randn_rows
-from ..training import ReproducibleTrainer, ReproducibleTrainingArguments
+from ..training import (
+    ReproducibleTrainer,
+    ReproducibleTrainingArguments,
+    check_not_streamed,
+    map_rows,
+    spread_rows,
+)
 from .block_splitter import BlockSplitter
 from .modeling_thought_vae import DiagonalGaussian, ThoughtVAE
 from .reconstruction import pad_right, reconstruction_report
@@ -34,15 +41,23 @@ class ThoughtVAETrainingArguments(ReproducibleTrainingArguments):
     statistics_size: int = field(default=20_000, metadata={"help": "Most blocks for the latent statistics."})
     reconstruction_size: int = field(default=512, metadata={"help": "Most held-out blocks to reconstruct."})
 
+    def __post_init__(self):
+        """Check the arguments."""
+        super().__post_init__()
+        check_integer("statistics_size", self.statistics_size)
+        check_integer("reconstruction_size", self.reconstruction_size)
+
 
 class ThoughtVAETrainer(ReproducibleTrainer):
     """Trains a [`ThoughtVAE`] on every block of a data set's targets."""
+
+    why_not_sharded = "its statistics, and each evaluation, run parts of it alone"
 
     def __init__(
         self,
         model: ThoughtVAE,
         args: ThoughtVAETrainingArguments,
-        train_dataset: Dataset,
+        train_dataset: Dataset | IterableDataset,
         processing_class: PreTrainedTokenizerBase,
         splitter: BlockSplitter,
         eval_dataset: Dataset | None = None,
@@ -53,15 +68,18 @@ class ThoughtVAETrainer(ReproducibleTrainer):
         Args:
             model ([`ThoughtVAE`]): the model; only what is not frozen is trained.
             args ([`ThoughtVAETrainingArguments`]): how to train.
-            train_dataset (`Dataset`): with the column `target`, and `answer` where targets lack the splitter's prefix.
+            train_dataset (`Dataset` or `IterableDataset`): with the column `target`, and `answer` where targets lack the
+                splitter's prefix.
             processing_class (`PreTrainedTokenizerBase`): the tokenizer.
             splitter ([`BlockSplitter`]): how targets become blocks.
             eval_dataset (`Dataset`, *optional*): held-out problems with the same columns.
             kwargs: further arguments of `transformers.Trainer`, such as `callbacks`.
 
         Raises:
-            ValueError: if the data set has no column `target`, or the splitter finds no chain or answer in one.
+            ValueError: if the data set has no column `target`, the splitter finds no chain or answer in one, or
+                `eval_dataset` is streamed.
         """
+        check_not_streamed("the same rows of it are reconstructed again and again", eval_dataset=eval_dataset)
         self.heldout = [] if eval_dataset is None else blocks_of(eval_dataset, splitter)[: args.reconstruction_size]
         with args.main_process_first(desc="tokenization"):
             train_dataset = tokenized_blocks(train_dataset, processing_class, splitter)
@@ -114,12 +132,11 @@ class ThoughtVAETrainer(ReproducibleTrainer):
 
     @torch.no_grad()
     def fit_latent_statistics(self) -> None:
-        """Fit the latent statistics to evenly spread training blocks, in full precision."""
+        """Fit the latent statistics to evenly spread training blocks, or the first of a stream, in full precision."""
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
-        stride = max(1, len(self.train_dataset) // self.args.statistics_size)
-        blocks = self.train_dataset.select(range(0, len(self.train_dataset), stride))
+        blocks = spread_rows(self.train_dataset, self.args.statistics_size)
         means, log_variances = [], []
         for start in range(0, len(blocks), self.args.per_device_eval_batch_size):
             rows = blocks[start : start + self.args.per_device_eval_batch_size]["input_ids"]
@@ -181,11 +198,16 @@ def split_targets(dataset: Dataset, splitter: BlockSplitter) -> list[tuple[list[
     return [splitter.split_target(*row) for row in zip(dataset["target"], answers, strict=True)]
 
 
-def tokenized_blocks(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, splitter: BlockSplitter) -> Dataset:
+def tokenized_blocks(
+    dataset: Dataset | IterableDataset, tokenizer: PreTrainedTokenizerBase, splitter: BlockSplitter
+) -> Dataset | IterableDataset:
     """Return every block of `dataset` as a row of `input_ids`, without special tokens."""
-    return Dataset.from_dict(
-        {"input_ids": tokenizer(blocks_of(dataset, splitter), add_special_tokens=False)["input_ids"]}
-    )
+
+    def tokenize(rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        blocks = blocks_of(Dataset.from_dict(rows), splitter)
+        return {"input_ids": tokenizer(blocks, add_special_tokens=False)["input_ids"]}
+
+    return map_rows(dataset, tokenize, "Tokenizing")
 
 
 def collate_blocks(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:

@@ -13,12 +13,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..arguments import check_integer
 from ..noise import rand_rows, randn_rows
-from ..training import ReproducibleTrainer, ReproducibleTrainingArguments
+from ..training import (
+    ReproducibleTrainer,
+    ReproducibleTrainingArguments,
+    check_not_streamed,
+    column_names,
+    map_rows,
+    spread_rows,
+)
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
 from .reconstruction import reconstruction_accuracy
 
@@ -39,15 +47,23 @@ class AutoencoderTrainingArguments(ReproducibleTrainingArguments):
     statistics_size: int = field(default=20_000, metadata={"help": "Most texts for the latent statistics."})
     reconstruction_size: int = field(default=512, metadata={"help": "Most held-out targets to reconstruct."})
 
+    def __post_init__(self):
+        """Check the arguments."""
+        super().__post_init__()
+        check_integer("statistics_size", self.statistics_size)
+        check_integer("reconstruction_size", self.reconstruction_size)
+
 
 class AutoencoderTrainer(ReproducibleTrainer):
     """Trains a [`TextLatentAutoencoder`] on every text of a data set with the columns `prompt` and `target`."""
+
+    why_not_sharded = "its statistics, and each evaluation, run parts of it alone"
 
     def __init__(
         self,
         model: TextLatentAutoencoder,
         args: AutoencoderTrainingArguments,
-        train_dataset: Dataset,
+        train_dataset: Dataset | IterableDataset,
         processing_class: PreTrainedTokenizerBase,
         eval_dataset: Dataset | None = None,
         **kwargs,
@@ -57,14 +73,15 @@ class AutoencoderTrainer(ReproducibleTrainer):
         Args:
             model ([`TextLatentAutoencoder`]): the model; only what is not frozen is trained.
             args ([`AutoencoderTrainingArguments`]): how to train.
-            train_dataset (`Dataset`): with the columns `prompt` and `target` (strings).
+            train_dataset (`Dataset` or `IterableDataset`): with the columns `prompt` and `target` (strings).
             processing_class (`PreTrainedTokenizerBase`): the tokenizer.
             eval_dataset (`Dataset`, *optional*): held-out problems with the same columns.
             kwargs: further arguments of `transformers.Trainer`, such as `callbacks`.
 
         Raises:
-            ValueError: if a data set lacks a column or a text is longer than the tokenizer allows.
+            ValueError: if a data set lacks a column, a text is longer than the tokenizer allows or `eval_dataset` is streamed.
         """
+        check_not_streamed("the same rows of it are reconstructed again and again", eval_dataset=eval_dataset)
         self.heldout: dict[str, list[str]] | None = None
         tokenizing = (processing_class, model.config.decoder_reads_prompt)
         with args.main_process_first(desc="tokenization"):
@@ -96,7 +113,12 @@ class AutoencoderTrainer(ReproducibleTrainer):
         if self.model.training:
             noise["encoder_noise"] = self._encoder_noise(generators, inputs["attention_mask"])
         output = model(**inputs, **noise)
-        return (output.loss, output) if return_outputs else output.loss
+        loss = output.loss * self.share_of_update(inputs, num_items_in_batch)
+        return (loss, output) if return_outputs else loss
+
+    def count_items(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return how many tokens are to be written."""
+        return inputs["attention_mask"].sum()
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Evaluate; adds the share of held-out targets that are reconstructed exactly, without noise."""
@@ -111,10 +133,9 @@ class AutoencoderTrainer(ReproducibleTrainer):
 
     @torch.no_grad()
     def fit_latent_statistics(self) -> None:
-        """Fit the latent statistics to evenly spread training texts, in full precision."""
+        """Fit the latent statistics to evenly spread training texts, or the first of a stream, in full precision."""
         model = self.accelerator.unwrap_model(self.model).eval()
-        stride = max(1, len(self.train_dataset) // self.args.statistics_size)
-        texts = self.train_dataset.select(range(0, len(self.train_dataset), stride))
+        texts = spread_rows(self.train_dataset, self.args.statistics_size)
         texts = texts.select_columns(["input_ids", "attention_mask"])  # the latents know nothing of the prompt
         latents = []
         for start in range(0, len(texts), self.args.per_device_eval_batch_size):
@@ -162,11 +183,13 @@ class TextCollator:
         return {**batch, **{READ_PROMPT + name: padded[name] for name in names}}
 
 
-def tokenize_texts(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, with_prompts: bool = False) -> Dataset:
+def tokenize_texts(
+    dataset: Dataset | IterableDataset, tokenizer: PreTrainedTokenizerBase, with_prompts: bool = False
+) -> Dataset | IterableDataset:
     """Return every prompt and every target of `dataset` as one row of `input_ids` and `attention_mask`.
 
     Args:
-        dataset (`Dataset`): with the columns `prompt` and `target` (strings).
+        dataset (`Dataset` or `IterableDataset`): with the columns `prompt` and `target` (strings).
         tokenizer (`PreTrainedTokenizerBase`): its tokenizer.
         with_prompts (`bool`, *optional*, defaults to `False`): add `prompt_input_ids` and `prompt_attention_mask`, what the
             decoder reads beside the latents: its prompt for a target, the empty text for a prompt.
@@ -174,7 +197,8 @@ def tokenize_texts(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, with_pr
     Raises:
         ValueError: if a column is missing or a text is longer than the tokenizer's `model_max_length`.
     """
-    missing = [column for column in TEXT_COLUMNS if column not in dataset.column_names]
+    known = column_names(dataset)
+    missing = [column for column in TEXT_COLUMNS if column not in known]
     if missing:
         raise ValueError(f"The data set has to have the columns {TEXT_COLUMNS}, but lacks {missing}.")
 
@@ -189,4 +213,4 @@ def tokenize_texts(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, with_pr
             columns |= {READ_PROMPT + name: read[name] for name in tuple(columns)}
         return columns
 
-    return dataset.map(tokenize, batched=True, remove_columns=dataset.column_names, desc="Tokenizing")
+    return map_rows(dataset, tokenize, "Tokenizing")

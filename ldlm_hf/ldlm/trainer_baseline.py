@@ -9,20 +9,23 @@ with held-out problems, `load_best_model_at_end` and `EarlyStoppingCallback` kee
 from __future__ import annotations
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
+from torch import Tensor
 from transformers import DataCollatorForSeq2Seq, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..training import ReproducibleTrainer, ReproducibleTrainingArguments
+from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, column_names, map_rows
 
 
 class BaselineTrainer(ReproducibleTrainer):
     """Trains an encoder-decoder LM on the rows of a data set with the columns `prompt` and `target`."""
 
+    why_not_sharded = "encoder, decoder and output share their embeddings"
+
     def __init__(
         self,
         model: PreTrainedModel,
         args: ReproducibleTrainingArguments,
-        train_dataset: Dataset,
+        train_dataset: Dataset | IterableDataset,
         processing_class: PreTrainedTokenizerBase,
         eval_dataset: Dataset | None = None,
         **kwargs,
@@ -32,7 +35,7 @@ class BaselineTrainer(ReproducibleTrainer):
         Args:
             model (`PreTrainedModel`): an encoder-decoder LM with a head.
             args ([`ReproducibleTrainingArguments`]): how to train; `load_best_model_at_end` needs an `eval_dataset`.
-            train_dataset (`Dataset`): with the columns `prompt` and `target` (strings).
+            train_dataset (`Dataset` or `IterableDataset`): with the columns `prompt` and `target` (strings).
             processing_class (`PreTrainedTokenizerBase`): its tokenizer.
             eval_dataset (`Dataset`, *optional*): validation problems with the same columns; `eval_loss` is the
                 cross-entropy of their targets, in nats per token.
@@ -50,7 +53,7 @@ class BaselineTrainer(ReproducibleTrainer):
         for name, dataset in datasets.items():
             if dataset is not None:
                 require_columns(name, dataset, "prompt", "target")
-                datasets[name] = dataset.map(tokenize, batched=True, remove_columns=dataset.column_names)
+                datasets[name] = map_rows(dataset, tokenize, "Tokenizing")
         super().__init__(
             model=model,
             args=args,
@@ -63,12 +66,18 @@ class BaselineTrainer(ReproducibleTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the cross-entropy of the target, in nats per token."""
         output = model(**inputs)
-        return (output.loss, output) if return_outputs else output.loss
+        loss = output.loss * self.share_of_update(inputs, num_items_in_batch)
+        return (loss, output) if return_outputs else loss
+
+    def count_items(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return how many tokens are to be written."""
+        return (inputs["labels"] != -100).sum()
 
 
-def require_columns(name: str, dataset: Dataset, *columns: str) -> None:
+def require_columns(name: str, dataset: Dataset | IterableDataset, *columns: str) -> None:
     """Raise `ValueError`, naming the argument, unless `dataset` has all `columns`."""
-    missing = [column for column in columns if column not in dataset.column_names]
+    known = column_names(dataset)
+    missing = [column for column in columns if column not in known]
     if missing:
         raise ValueError(f"`{name}` has to have the columns {columns}, but lacks {missing}; rename or add them.")
 

@@ -16,7 +16,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from ..training import ReproducibleTrainer, ReproducibleTrainingArguments
+from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, check_not_streamed
 from .trainer_baseline import require_columns
 
 
@@ -46,10 +46,11 @@ class ClassifierTrainer(ReproducibleTrainer):
             kwargs: further arguments of `transformers.Trainer`, such as `callbacks`.
 
         Raises:
-            ValueError: if a data set lacks a column, a training answer is no class, or no validation answer is one.
+            ValueError: if a data set is streamed or lacks a column, a training answer is no class, or no validation answer is one.
         """
         classes = model.config.label2id
         datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        check_not_streamed("all of its answers are compared with the classes first", **datasets)
         for name, dataset in datasets.items():
             if dataset is None:
                 continue

@@ -14,10 +14,19 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..arguments import check_integer, check_number, check_option
 from ..noise import add_noise, rand_rows, randn_rows
-from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, TimestepBuckets
+from ..training import (
+    ReproducibleTrainer,
+    ReproducibleTrainingArguments,
+    TimestepBuckets,
+    cache_folder,
+    check_not_streamed,
+)
 from .latent_cache import LATENT_COLUMNS, cache_latents, latent_moments
 from .losses import (
+    LARGEST,
+    LOSS_WEIGHTINGS,
     loss_weights,
     predicted_x0,
     prediction_target,
@@ -28,6 +37,9 @@ from .losses import (
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
 from .reconstruction import reconstruction_accuracy
 from .transformer_latent_dit import LatentDiT
+
+
+LEAST_POWER = 1e-3  # of uniform numbers, that timesteps are drawn by
 
 
 @dataclass
@@ -49,7 +61,9 @@ class DenoiserTrainingArguments(ReproducibleTrainingArguments):
         reconstruction_gate (`float`, *optional*, defaults to 0.99): least share of held-out targets that the autoencoder
             has to give back exactly; 0 switches the gate off.
         reconstruction_size (`int`, *optional*, defaults to 512): most held-out targets to measure it on.
-        latent_cache_dir (`str`, *optional*): where to keep the cached latents for later runs; in memory by default.
+        latent_cache_dir (`str`, *optional*): where to keep the cached latents for later runs; by default in memory, or in
+            the run's own folder where several processes share them.
+        dataset_num_proc (`int`, *optional*): processes that compute the latents, on the CPU; one by default.
     """
 
     loss_weighting: str = field(default="none", metadata={"help": "none, min_snr, snr or v."})
@@ -62,10 +76,25 @@ class DenoiserTrainingArguments(ReproducibleTrainingArguments):
     reconstruction_gate: float = field(default=0.99, metadata={"help": "Least exact reconstruction."})
     reconstruction_size: int = field(default=512, metadata={"help": "Most held-out targets to reconstruct."})
     latent_cache_dir: str | None = field(default=None, metadata={"help": "Folder of the cached latents."})
+    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that compute the latents."})
+
+    def __post_init__(self):
+        """Check the arguments."""
+        super().__post_init__()
+        check_option("loss_weighting", self.loss_weighting, LOSS_WEIGHTINGS)
+        check_integer("reconstruction_size", self.reconstruction_size)
+        for name in ("condition_dropout", "self_conditioning_probability", "reconstruction_gate"):
+            check_number(name, getattr(self, name), 0, 1)
+        check_number("variance_weight", self.variance_weight, 0)
+        check_number("snr_gamma", self.snr_gamma, 0, LARGEST)
+        check_number("snr_floor", self.snr_floor, 0, self.snr_gamma)
+        check_number("timestep_power", self.timestep_power, LEAST_POWER)
 
 
 class DenoiserTrainer(ReproducibleTrainer):
     """Trains a [`LatentDiT`] to denoise the latents of targets, given those of prompts."""
+
+    why_not_sharded = "it is small, and saved as diffusers does"
 
     def __init__(
         self,
@@ -91,16 +120,17 @@ class DenoiserTrainer(ReproducibleTrainer):
             kwargs: further arguments of `transformers.Trainer`, such as `callbacks`.
 
         Raises:
-            ValueError: if the autoencoder's statistics were not fitted or do not fit, if it misses the gate, or if the
+            ValueError: for a streamed data set, if the autoencoder's statistics were not fitted or do not fit, if it misses the gate, or if the
                 sizes of denoiser, autoencoder and scheduler do not agree.
         """
+        given = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        check_not_streamed("all of its rows are encoded once, before the training", **given)
         _check_sizes(model, autoencoder, noise_scheduler)
         self.reconstruction = _check_reconstruction(args, autoencoder, processing_class, eval_dataset)
-        with args.main_process_first(desc="latent cache"):
-            autoencoder = autoencoder.to(args.device)
-            encoder = (autoencoder, processing_class, args.latent_cache_dir)
-            train_dataset = cache_latents(train_dataset, *encoder)
-            eval_dataset = None if eval_dataset is None else cache_latents(eval_dataset, *encoder)
+        encoder = (autoencoder.to(args.device), processing_class)
+        cache = {"cache_dir": cache_folder(args, args.latent_cache_dir), "num_proc": args.dataset_num_proc}
+        train_dataset = cache_latents(train_dataset, *encoder, **cache)
+        eval_dataset = None if eval_dataset is None else cache_latents(eval_dataset, *encoder, **cache)
         _check_moments(*latent_moments(train_dataset))
         super().__init__(
             model=model,
@@ -172,9 +202,11 @@ class DenoiserTrainer(ReproducibleTrainer):
 
     @torch.no_grad()
     def _first_estimate(self, model, xt, timesteps, condition, condition_dropped, given) -> Tensor | None:
-        if not self.accelerator.unwrap_model(self.model).config.self_conditioning or not given.any():
+        if not self.accelerator.unwrap_model(self.model).config.self_conditioning:
             return None
         rows = given.nonzero().squeeze(1)  # only these rows need the extra forward pass
+        if not len(rows):
+            rows = rows.new_zeros(1)  # which every process has to make, or they would wait for one another
         output = model(xt[rows], timesteps[rows], condition[rows], condition_dropped=condition_dropped[rows])
         prediction_type = self.noise_scheduler.config.prediction_type
         x0_hat = predicted_x0(output.sample.float(), xt[rows], self.alpha_bar[timesteps[rows]], prediction_type)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -33,11 +33,13 @@ class InfillingTrainingArguments(ReproducibleTrainingArguments):
 class InfillingTrainer(ReproducibleTrainer):
     """Pretrains an encoder-decoder LM on every text of a data set with the columns `prompt` and `target`."""
 
+    why_not_sharded = "encoder, decoder and output share their embeddings"
+
     def __init__(
         self,
         model: PreTrainedModel,
         args: InfillingTrainingArguments,
-        train_dataset: Dataset,
+        train_dataset: Dataset | IterableDataset,
         processing_class: PreTrainedTokenizerBase,
         **kwargs,
     ):
@@ -46,7 +48,7 @@ class InfillingTrainer(ReproducibleTrainer):
         Args:
             model (`PreTrainedModel`): an encoder-decoder LM with a head.
             args ([`InfillingTrainingArguments`]): how to train.
-            train_dataset (`Dataset`): with the columns `prompt` and `target` (strings).
+            train_dataset (`Dataset` or `IterableDataset`): with the columns `prompt` and `target` (strings).
             processing_class (`PreTrainedTokenizerBase`): its tokenizer, with a mask token.
             kwargs: further arguments of `transformers.Trainer`, such as `callbacks`.
 
@@ -77,7 +79,12 @@ class InfillingTrainer(ReproducibleTrainer):
         batch = self.processing_class.pad(corrupted, return_tensors="pt").to(self.args.device)
         labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
         output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels)
-        return (output.loss, output) if return_outputs else output.loss
+        loss = output.loss * self.share_of_update(inputs, num_items_in_batch)
+        return (loss, output) if return_outputs else loss
+
+    def count_items(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return how many tokens are to be written."""
+        return inputs["attention_mask"].sum()
 
 
 def mask_spans(

@@ -10,23 +10,22 @@ runs on masked positions alone; and evaluations draw their noise levels evenly, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..arguments import check_option
+from ..arguments import check_integer, check_number, check_option
 from ..noise import mask_tokens, rand_rows, row_generators
-from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, TimestepBuckets
+from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, TimestepBuckets, call_inside
 from .collator import MaskedDiffusionCollator
 from .losses import NORMALIZATIONS, masked_diffusion_loss, rows_per_chunk, score_tokens
 from .masked_language_model import MaskedLanguageModel
 
 
+LEAST_EPSILON = 1e-9  # its inverse is the weight of a token
 LENGTH_STREAM = 0x1E46  # keeps the coin of a step apart from the noise of its rows
 GOLDEN_RATIO = 0.6180339887498949  # multiples of it, modulo 1, spread evenly however many there are
 TIMES = 1000  # times are logged in thousandths
@@ -66,6 +65,21 @@ class MaskedDiffusionTrainingArguments(ReproducibleTrainingArguments):
     truncation: bool = field(default=False, metadata={"help": "Cut rows that are too long."})
     use_chat_template: bool = field(default=True, metadata={"help": "Make prompts user messages."})
 
+    def __post_init__(self):
+        """Check the arguments."""
+        super().__post_init__()
+        check_option("loss_normalization", self.loss_normalization, NORMALIZATIONS)
+        check_number("mask_epsilon", self.mask_epsilon, LEAST_EPSILON, 1)
+        check_number("random_length_probability", self.random_length_probability, 0, 1)
+        for name in ("logits_chunk_size", "max_length"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name))
+        if self.n_gpu > 1:
+            raise ValueError(
+                f"One process cannot train on {self.n_gpu} GPUs; start one for each with `accelerate launch`, or set "
+                "`CUDA_VISIBLE_DEVICES`."
+            )
+
 
 class MaskedDiffusionTrainer(ReproducibleTrainer):
     """Trains a model to fill in masks; also one with PEFT adapters, of which only the adapters are trained and saved."""
@@ -74,7 +88,7 @@ class MaskedDiffusionTrainer(ReproducibleTrainer):
         self,
         model: PreTrainedModel,
         args: MaskedDiffusionTrainingArguments,
-        train_dataset: Dataset,
+        train_dataset: Dataset | IterableDataset,
         processing_class: PreTrainedTokenizerBase,
         eval_dataset: Dataset | None = None,
         mask_token_id: int | None = None,
@@ -86,8 +100,8 @@ class MaskedDiffusionTrainer(ReproducibleTrainer):
             model (`PreTrainedModel`): a [`LLaDAForMaskedDiffusion`], what [`from_causal_lm`] made, or a masked LM of
                 transformers; its configuration is given the mask token if it names none.
             args ([`MaskedDiffusionTrainingArguments`]): how to train.
-            train_dataset (`Dataset`): rows as [`MaskedDiffusionCollator`] takes them, such as `prompt` and `target`; other
-                columns are left out.
+            train_dataset (`Dataset` or `IterableDataset`): rows as [`MaskedDiffusionCollator`] takes them, such as `prompt` and
+                `target`; other columns are left out.
             processing_class (`PreTrainedTokenizerBase`): the tokenizer.
             eval_dataset (`Dataset`, *optional*): held-out rows of the same form.
             mask_token_id (`int`, *optional*): by default that of the model's configuration, or of the tokenizer.
@@ -96,7 +110,6 @@ class MaskedDiffusionTrainer(ReproducibleTrainer):
         Raises:
             ValueError: for an argument out of range, a model that cannot fill in masks, or a row that does not fit.
         """
-        _check_arguments(args)
         if mask_token_id is None:
             mask_token_id = processing_class.mask_token_id
         self.language_model = MaskedLanguageModel(model, mask_token_id)
@@ -130,9 +143,9 @@ class MaskedDiffusionTrainer(ReproducibleTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the weighted cross-entropy of the masked tokens, in nats per token that could have been masked."""
         # 1. the rows, perhaps cut short
-        input_ids, prompt_lengths, lengths = self._cut(
-            inputs["input_ids"], inputs["prompt_lengths"], inputs["lengths"]
-        )
+        input_ids, prompt_lengths, lengths = (inputs[name] for name in ("input_ids", "prompt_lengths", "lengths"))
+        if self.model.training:
+            input_ids, lengths = self._cut(input_ids, prompt_lengths, lengths)
         is_response = torch.arange(input_ids.shape[1], device=input_ids.device) >= prompt_lengths[:, None]
 
         # 2. everything random, row by row
@@ -155,11 +168,18 @@ class MaskedDiffusionTrainer(ReproducibleTrainer):
 
         # 4. the loss, and plain means for the log
         settings = (probability, lengths - prompt_lengths, self.args.loss_normalization)
-        loss = masked_diffusion_loss(token_losses, *settings)
+        loss = masked_diffusion_loss(token_losses, *settings) * self.share_of_update(inputs, num_items_in_batch)
         if bool(is_masked.any()):
             statistics = self.statistics if self.model.training else self.evaluation_statistics
             statistics.add(times[positions.cpu() // input_ids.shape[1]], losses, is_right)
         return (loss, {"token_losses": token_losses}) if return_outputs else loss
+
+    def count_items(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        """Return how many tokens could be masked, if the loss is their mean and not that of rows."""
+        if self.args.loss_normalization == "sample":
+            return None
+        _, lengths = self._cut(*(inputs[name] for name in ("input_ids", "prompt_lengths", "lengths")))
+        return (lengths - inputs["prompt_lengths"]).sum()
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
         """Evaluate; adds the plain cross-entropy and accuracy of masked tokens, overall and by time."""
@@ -171,17 +191,17 @@ class MaskedDiffusionTrainer(ReproducibleTrainer):
         """Log, with the plain cross-entropy and accuracy of masked tokens beside the loss."""
         super().log({**logs, **self.statistics.pop()} if "loss" in logs else logs, *args, **kwargs)
 
-    def _cut(self, input_ids: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _cut(self, input_ids: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Cut pre-training rows to a random length in a few steps (LLaDA, §2.2): one coin for all rows of a step."""
         probability = self.args.random_length_probability
-        if not self.model.training or probability == 0 or bool(prompt_lengths.any()):
-            return input_ids, prompt_lengths, lengths
+        if probability == 0 or bool(prompt_lengths.any()):
+            return input_ids, lengths
         (generator,) = row_generators(self.args.seed ^ LENGTH_STREAM, self.state.global_step, 0, 1)
         coin, fraction = torch.rand(2, generator=generator).tolist()
         if coin >= probability:
-            return input_ids, prompt_lengths, lengths
+            return input_ids, lengths
         length = 1 + int(fraction * input_ids.shape[1])
-        return input_ids[:, :length], prompt_lengths, torch.full_like(lengths, length)
+        return input_ids[:, :length], torch.full_like(lengths, length)
 
     def _score(self, noised: Tensor, input_ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return loss and correctness at `positions` of the flattened batch; runs inside the model's forward pass."""
@@ -210,7 +230,9 @@ class MaskedTokenStatistics:
     def add(self, times: Tensor, losses: Tensor, is_right: Tensor) -> None:
         """Add masked tokens: their times in [0, 1], negative log-likelihoods and whether they were guessed; `(count,)` each."""
         thousandths = (times * TIMES).long().clamp(max=TIMES - 1)
-        for buckets, values in zip(self._values.values(), (losses.detach().cpu(), is_right.cpu()), strict=True):
+        for buckets, values in zip(
+            self._values.values(), (losses.detach().cpu(), is_right.cpu().float()), strict=True
+        ):
             for bucket in buckets:
                 bucket.add(thousandths, values)
 
@@ -232,61 +254,11 @@ def even_times(rows: range) -> Tensor:
     return torch.tensor([(0.5 + row * GOLDEN_RATIO) % 1 for row in rows])
 
 
-def call_inside(wrapper: nn.Module, module: nn.Module, function: Callable, *args: Tensor) -> tuple[Tensor, ...]:
-    """Return `function(*args)`, run where the forward pass of `module` would be when `wrapper` is called.
-
-    Wrappers for several devices (DDP, FSDP, DeepSpeed) gather weights and arrange for gradients when they are called; a
-    function that uses parts of the module behind their back would train without them.
-
-    Args:
-        wrapper (`nn.Module`): what wraps `module`, or that itself.
-        module (`nn.Module`): the model inside.
-        function (`Callable`): uses the module's parts.
-        args (`Tensor` of any shape): go in through the wrapper.
-    """
-    with _forward_of(module, function):
-        return wrapper(*args)
-
-
-@contextmanager
-def _forward_of(module: nn.Module, function: Callable):
-    own = module.__dict__.get("forward")  # accelerate puts one there
-
-    def run(*args):
-        restore()  # what `function` calls is the module's own again
-        return function(*args)
-
-    def restore():
-        if own is None:
-            module.__dict__.pop("forward", None)
-        else:
-            module.forward = own
-
-    module.forward = run
-    try:
-        yield
-    finally:
-        restore()
-
-
 def _tokenize(dataset: Dataset | None, collator: MaskedDiffusionCollator) -> Dataset | None:
     """Tokenize a data set at once, so that a row that does not fit is found before the training; others as they come."""
     if not isinstance(dataset, Dataset):
         return dataset
     return dataset.map(collator.encode, remove_columns=dataset.column_names, desc="Tokenizing")
-
-
-def _check_arguments(args: MaskedDiffusionTrainingArguments) -> None:
-    check_option("loss_normalization", args.loss_normalization, NORMALIZATIONS)
-    if not 0 < args.mask_epsilon <= 1:
-        raise ValueError(f"`mask_epsilon` has to lie in (0, 1], but is {args.mask_epsilon}.")
-    if not 0 <= args.random_length_probability <= 1:
-        raise ValueError(f"`random_length_probability` has to lie in [0, 1], but is {args.random_length_probability}.")
-    if args.n_gpu > 1:
-        raise ValueError(
-            f"One process cannot train on {args.n_gpu} GPUs; start one for each with `accelerate launch`, or set "
-            "`CUDA_VISIBLE_DEVICES`."
-        )
 
 
 def _check_model(model, language_model: MaskedLanguageModel, args: MaskedDiffusionTrainingArguments) -> None:

@@ -2,11 +2,14 @@
 
 from .checkpoints import last_complete_checkpoint
 from .ema import EMACallback
+from .frozen_cache import cache_folder, map_once
 from .optimizers import MuonWithAdamW
 from .problems import load_problems
 from .progress import TimestepBuckets
-from .recipes import merge_recipes, read_recipe, read_section, recipe_names, run_stage
+from .recipes import discard_stages, merge_recipes, read_recipe, read_section, recipe_names, run_stage
+from .streams import check_not_streamed, column_names, map_rows, spread_rows
 from .trainer import ReproducibleTrainer, ReproducibleTrainingArguments
+from .wrapped import call_inside
 
 
 __all__ = [
@@ -15,11 +18,19 @@ __all__ = [
     "ReproducibleTrainer",
     "ReproducibleTrainingArguments",
     "TimestepBuckets",
+    "cache_folder",
+    "call_inside",
+    "check_not_streamed",
+    "column_names",
+    "discard_stages",
     "last_complete_checkpoint",
     "load_problems",
+    "map_once",
+    "map_rows",
     "merge_recipes",
     "read_recipe",
     "read_section",
     "recipe_names",
     "run_stage",
+    "spread_rows",
 ]

@@ -1,9 +1,9 @@
 """Measure how far gradients of diffu-GRPO from different prompts agree: what a reinforcement has to climb by.
 
-    python examples/measure_grpo_signal.py --model runs/d1-skill/seed-0/base/base/model/model --output results/d1/signal.json
+    python examples/measure_grpo_signal.py --model runs/d1-sudoku-4x4-skill/seed-0/base/base/model/model --output results/d1/signal.json
 
 One policy, many batches, no update: the mean cosine between the gradients of two batches is the share of a batch's gradient
-(squared) that is signal. Near zero, updates are a random walk. Each way to explore and each estimator sees the same prompts.
+(squared) that is signal. Near zero, updates are a random walk. Each advantage and each estimator sees the same prompts.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from ldlm_hf.training import read_recipe, read_section
 
 
 RECIPE = Path(__file__).parent / "recipes" / "d1" / "sudoku_4x4_skill.yaml"
-EXPLORATIONS = {
-    "confident places first": {"remasking": "low_confidence", "temperature": 0.9},
-    "places at random": {"remasking": "random", "temperature": 1.0},
+ADVANTAGES = {
+    "reward": {"advantage_baseline": "none"},
+    "reward less the group's mean": {"advantage_baseline": "group"},
+    "the same, groups of 8": {"advantage_baseline": "group", "num_generations": 8},
 }
-ESTIMATORS = {"one_step": {}, "elbo": {"n_mc": 4}, "trajectory": {"n_mc": 17}}
+ESTIMATORS = {"one_step": {}, "elbo": {"n_mc": 4}, "trajectory": {"n_mc": 9}}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,11 +48,11 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     section = read_section(ReinforcementRecipe, read_recipe(args.recipe, args.override)["rl"])
     rows = []
-    for exploration, rules in EXPLORATIONS.items():
+    for advantage, rules in ADVANTAGES.items():
         for estimator, draws in ESTIMATORS.items():
             settings = {**section.training, **rules, **draws, "logprob_estimator": estimator}
-            row = {"exploration": exploration, "estimator": estimator, **measure(args, section, settings)}
-            print(f"{exploration:<24} {estimator:<12} cosine {row['cosine']:+.3f} ± {row['standard_error']:.3f}")
+            row = {"advantage": advantage, "estimator": estimator, **measure(args, section, settings)}
+            print(f"{advantage:<28} {estimator:<12} cosine {row['cosine']:+.3f} ± {row['standard_error']:.3f}")
             rows.append(row)
     if args.output is not None:
         shown = sys.argv[1:] if arguments is None else arguments

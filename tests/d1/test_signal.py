@@ -25,7 +25,7 @@ def test_gradients_of_different_prompts_agree_where_all_want_the_same(tmp_path):
     assert torch.nn.functional.cosine_similarity(one, other, dim=0) > 0.3
 
 
-def test_every_exploration_and_estimator_is_written(tmp_path, one_thread):
+def test_every_advantage_and_estimator_is_written(tmp_path, one_thread):
     from examples import run_d1_study
 
     small = [
@@ -43,5 +43,5 @@ def test_every_exploration_and_estimator_is_written(tmp_path, one_thread):
         ["--model", str(model), "--batches", "4", "--output", str(tmp_path / "a.json"), "--override", *sizes]
     )
     rows = json.loads((tmp_path / "a.json").read_text())["grpo_signal"]["rows"]
-    assert len({(row["exploration"], row["estimator"]) for row in rows}) == 6
+    assert len({(row["advantage"], row["estimator"]) for row in rows}) == 9
     assert all(-1 <= row["cosine"] <= 1 for row in rows)

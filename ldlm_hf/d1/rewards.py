@@ -16,24 +16,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from ..arguments import check_option
+from ..arguments import check_option, checked
 from ..llada.pipeline_inputs import Messages
-from ..tasks import Task, are_equal_answers, parse_number, run_program
+from ..tasks import Task, are_equal_answers, parse_number, run_tests
 from ..tasks.answers import last_boxed, numeric_answer, tagged_answer
 from ..tasks.sudoku import NUM_CELLS
-from .scoring import RewardFunction, text_of
+from .scoring import RewardFunction, column_of, text_of
 
 
 Prompts = Completions = Sequence[str | Messages]
 TAG_LINES = ("<reasoning>\n", "\n</reasoning>\n", "\n<answer>\n", "\n</answer>")
-WHOLE = re.compile(r"\s*<reasoning>.*?</reasoning>\s*<answer>.*?</answer>\s*", re.DOTALL)
-SOFT = re.compile(r".*?<reasoning>.*?</reasoning>\s*<answer>.*?</answer>", re.DOTALL)
-STRICT = re.compile(r"<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n?", re.DOTALL)
+JOINT = re.compile(r"</reasoning>\s*+<answer>")
+STRICT_JOINT = "\n</reasoning>\n<answer>\n"
 BLOCK = re.compile(r"```[A-Za-z0-9]*[ \t]*\n(.*?)```", re.DOTALL)
 TRAILING_PENALTY = 0.001  # for each character
 CELLS = ("blank", "all")
 
 
+@checked
 def format_reward(prompts: Prompts, completions: Completions, **columns) -> list[float]:
     """Return 1 for each completion that is reasoning and answer between tags and nothing else, else 0.
 
@@ -42,9 +42,10 @@ def format_reward(prompts: Prompts, completions: Completions, **columns) -> list
         completions (`Completions`): texts or conversations.
         columns: not looked at.
     """
-    return [float(WHOLE.fullmatch(text_of(completion)) is not None) for completion in completions]
+    return [float(_is_whole(text_of(completion))) for completion in completions]
 
 
+@checked
 def soft_format_reward(prompts: Prompts, completions: Completions, **columns) -> list[float]:
     """Return d1's 0.5 for each completion with reasoning and answer between tags, whatever is around them.
 
@@ -53,9 +54,10 @@ def soft_format_reward(prompts: Prompts, completions: Completions, **columns) ->
         completions (`Completions`): texts or conversations.
         columns: not looked at.
     """
-    return [0.5 * (SOFT.match(text_of(completion)) is not None) for completion in completions]
+    return [0.5 * _is_somewhere(text_of(completion)) for completion in completions]
 
 
+@checked
 def strict_format_reward(prompts: Prompts, completions: Completions, **columns) -> list[float]:
     """Return d1's 0.5 for each completion of exactly the form, every tag on its own line.
 
@@ -64,9 +66,10 @@ def strict_format_reward(prompts: Prompts, completions: Completions, **columns) 
         completions (`Completions`): texts or conversations.
         columns: not looked at.
     """
-    return [0.5 * (STRICT.fullmatch(text_of(completion)) is not None) for completion in completions]
+    return [0.5 * _is_strict(text_of(completion)) for completion in completions]
 
 
+@checked
 def tag_count_reward(prompts: Prompts, completions: Completions, **columns) -> list[float]:
     """Return d1's 0.125 for each of the four tags that is there once, on its own line, less 0.001 for what follows, a character.
 
@@ -83,6 +86,7 @@ def tag_count_reward(prompts: Prompts, completions: Completions, **columns) -> l
     return scores
 
 
+@checked
 def integer_answer_reward(prompts: Prompts, completions: Completions, **columns) -> list[float]:
     """Return d1's 0.5 for each completion whose answer, between tags, is an integer.
 
@@ -96,6 +100,7 @@ def integer_answer_reward(prompts: Prompts, completions: Completions, **columns)
     return [0.5 * (number is not None and number.denominator == 1) for number in numbers]
 
 
+@checked
 def gsm8k_reward(prompts: Prompts, completions: Completions, answer: Sequence[str], **columns) -> list[float]:
     """Return d1's 2.0 for each completion whose answer, in a box or between tags, is the number it should be.
 
@@ -106,13 +111,14 @@ def gsm8k_reward(prompts: Prompts, completions: Completions, answer: Sequence[st
         columns: not looked at.
     """
     scores = []
-    for text, right in zip(map(text_of, completions), answer, strict=True):
+    for text, right in zip(map(text_of, completions), column_of("answer", answer, completions), strict=True):
         stated = last_boxed(text) or tagged_answer(text)
         number = numeric_answer(right.rpartition("####")[2])
         scores.append(2.0 * (stated is not None and number is not None and numeric_answer(stated) == number))
     return scores
 
 
+@checked
 def math_reward(prompts: Prompts, completions: Completions, answer: Sequence[str], **columns) -> list[float]:
     """Return d1's 2.0 for each completion whose last box holds what it should.
 
@@ -123,12 +129,13 @@ def math_reward(prompts: Prompts, completions: Completions, answer: Sequence[str
         columns: not looked at.
     """
     scores = []
-    for text, right in zip(map(text_of, completions), answer, strict=True):
+    for text, right in zip(map(text_of, completions), column_of("answer", answer, completions), strict=True):
         stated = last_boxed(text)
         scores.append(2.0 * (stated is not None and are_equal_answers(stated, last_boxed(right) or right)))
     return scores
 
 
+@checked
 def boxed_format_reward(prompts: Prompts, completions: Completions, **columns) -> list[float]:
     r"""Return 1.0 for an answer between tags with a `\boxed{}` in it, 0.75 for tags only, 0.5 for a box only, else 0.25.
 
@@ -145,6 +152,7 @@ def boxed_format_reward(prompts: Prompts, completions: Completions, **columns) -
     return scores
 
 
+@checked
 def make_countdown_reward(task: Task, tags: bool = True, attempt_score: float = 0.1) -> RewardFunction:
     """Return d1's reward for Countdown, `countdown_reward`: 1 for a right expression, little for another answer, 0 for none.
 
@@ -157,12 +165,14 @@ def make_countdown_reward(task: Task, tags: bool = True, attempt_score: float = 
         attempt_score (`float`, *optional*, defaults to 0.1): for an answer that is wrong.
     """
 
+    @checked
     def countdown_reward(prompts: Prompts, completions: Completions, **columns) -> list[float]:
         if "nums" in columns:
             pairs = zip(columns["nums"], columns["target"], strict=True)
             problems = [f"{','.join(map(str, numbers))}={target}" for numbers, target in pairs]
         else:
             problems = columns.get("problem", prompts)
+        problems = column_of("problem", problems, completions)
         scores = []
         for completion, problem in zip(completions, problems, strict=True):
             answer = _answer(text_of(completion), tags)
@@ -173,6 +183,7 @@ def make_countdown_reward(task: Task, tags: bool = True, attempt_score: float = 
     return countdown_reward
 
 
+@checked
 def make_sudoku_reward(cells: str = "blank", tags: bool = True) -> RewardFunction:
     """Return the share of the cells of 4x4 Sudokus that are as in the solution, `sudoku_reward`.
 
@@ -188,6 +199,7 @@ def make_sudoku_reward(cells: str = "blank", tags: bool = True) -> RewardFunctio
     """
     check_option("cells", cells, CELLS)
 
+    @checked
     def sudoku_reward(
         prompts: Prompts,
         completions: Completions,
@@ -196,7 +208,14 @@ def make_sudoku_reward(cells: str = "blank", tags: bool = True) -> RewardFunctio
         **columns,
     ) -> list[float]:
         scores = []
-        for completion, puzzle, solution in zip(completions, problem or prompts, answer, strict=True):
+        puzzles = column_of("problem", problem or prompts, completions)
+        solutions = column_of("answer", answer, completions)
+        for completion, puzzle, solution in zip(completions, puzzles, solutions, strict=True):
+            if len(puzzle) != NUM_CELLS or len(solution) != NUM_CELLS or (cells != "all" and "0" not in puzzle):
+                raise ValueError(
+                    f"`problem` and `answer` have to hold puzzles with blanks and solutions, {NUM_CELLS} digits each, but hold "
+                    f"{puzzle!r} and {solution!r}."
+                )
             counting = [cell for cell in range(NUM_CELLS) if cells == "all" or puzzle[cell] == "0"]
             digits = re.sub("[^0-9]", "", _answer(text_of(completion), tags) or "")
             scores.append(sum(digits[cell : cell + 1] == solution[cell] for cell in counting) / len(counting))
@@ -205,6 +224,7 @@ def make_sudoku_reward(cells: str = "blank", tags: bool = True) -> RewardFunctio
     return sudoku_reward
 
 
+@checked
 def make_task_reward(task: Task, tags: bool = False) -> RewardFunction:
     """Return the reward 1 for a right answer, else 0, of any task, under the task's name: `addition_reward`.
 
@@ -215,6 +235,7 @@ def make_task_reward(task: Task, tags: bool = False) -> RewardFunction:
         tags (`bool`, *optional*, defaults to `False`): take the answer from between tags, not the text as a whole.
     """
 
+    @checked
     def reward(
         prompts: Prompts,
         completions: Completions,
@@ -223,22 +244,25 @@ def make_task_reward(task: Task, tags: bool = False) -> RewardFunction:
         **columns,
     ) -> list[float]:
         answers = [_answer(text_of(completion), tags) for completion in completions]
-        rows = zip(answers, problem or prompts, answer, strict=True)
+        problems = column_of("problem", problem or prompts, completions)
+        rows = zip(answers, problems, column_of("answer", answer, completions), strict=True)
         return [float(stated is not None and task.is_correct(stated, *row)) for stated, *row in rows]
 
     reward.__name__ = f"{task.name}_reward"
     return reward
 
 
+@checked
 def make_code_reward(allow_execution: bool = False, timeout: float = 5.0, memory_mb: int = 512) -> RewardFunction:
     """Return the share of the unit tests that the program in a completion passes, `code_reward`; of one without program, 0.
 
     The program is the last block between backquotes, or else what is between answer tags. The function takes the column
-    `tests`, a list of pieces of code for each completion, each of which is run behind the program and fails by raising.
+    `tests`, a list of pieces of code for each completion, each of which is run behind the program and fails by raising. They are
+    run in a process of their own ([`run_tests`]), where the program cannot fake their success.
 
     Args:
         allow_execution (`bool`, *optional*, defaults to `False`): whether programs that a model has written may be run on this
-            machine. See [`run_program`] for what that protects from, and what not.
+            machine. See `tasks/programs.py` for what is promised and what not.
         timeout (`float`, *optional*, defaults to 5.0): seconds for a test.
         memory_mb (`int`, *optional*, defaults to 512): most memory of a program in MiB.
 
@@ -251,13 +275,16 @@ def make_code_reward(allow_execution: bool = False, timeout: float = 5.0, memory
             "where that is safe, such as in a container without network."
         )
 
+    @checked
     def code_reward(
         prompts: Prompts, completions: Completions, tests: Sequence[Sequence[str]], **columns
     ) -> list[float]:
         scores = []
+        if len(tests) != len(completions) or not all(tests):
+            raise ValueError(f"`tests` has to hold a test or more for each of {len(completions)} completions.")
         for completion, own in zip(completions, tests, strict=True):
             program = _program(text_of(completion))
-            passed = [program is not None and _passes(f"{program}\n\n{test}\n", timeout, memory_mb) for test in own]
+            passed = [program is not None and _passes(program, test, timeout, memory_mb) for test in own]
             scores.append(sum(passed) / len(passed))
         return scores
 
@@ -282,6 +309,30 @@ REWARD_MAKERS: dict[str, Callable[..., RewardFunction]] = {  # by name, for reci
 }
 
 
+# The form as regular expressions would take time that grows with the square of a text that repeats its tags, or the cube.
+
+
+def _is_whole(text: str) -> bool:
+    """Return whether a text is reasoning and answer between tags, and nothing else but white space."""
+    text = text.strip()
+    inside = text.removeprefix("<reasoning>").removesuffix("</answer>")
+    return len(text) - len(inside) == len("<reasoning></answer>") and JOINT.search(inside) is not None
+
+
+def _is_somewhere(text: str) -> bool:
+    """Return whether a text holds reasoning and answer between tags."""
+    _, tag, behind = text.partition("<reasoning>")
+    joint = JOINT.search(behind) if tag else None
+    return joint is not None and "</answer>" in behind[joint.end() :]
+
+
+def _is_strict(text: str) -> bool:
+    """Return whether a text is reasoning and answer between tags on lines of their own, and nothing else."""
+    text = text.removesuffix("\n")
+    inside = text.removeprefix(TAG_LINES[0]).removesuffix(TAG_LINES[3])
+    return len(text) - len(inside) == len(TAG_LINES[0] + TAG_LINES[3]) and STRICT_JOINT in inside
+
+
 def _answer(text: str, tags: bool) -> str | None:
     return tagged_answer(text) if tags else text.strip() or None
 
@@ -291,6 +342,6 @@ def _program(text: str) -> str | None:
     return blocks[-1] if blocks else tagged_answer(text)
 
 
-def _passes(source: str, timeout: float, memory_mb: int) -> bool:
-    result = run_program(source, timeout=timeout, memory_mb=memory_mb)
+def _passes(program: str, tests: str, timeout: float, memory_mb: int) -> bool:
+    result = run_tests(program, tests, timeout=timeout, memory_mb=memory_mb)
     return result.passed and result.finished  # leaving early is no way to pass

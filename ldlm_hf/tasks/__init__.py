@@ -1,5 +1,6 @@
 """Tasks by name; to add one, write its file, add its line here and a test (see `ldlm_hf/README.md`)."""
 
+from ..arguments import checked
 from .addition import Addition
 from .answers import are_equal_answers, normalize_answer, parse_number
 from .benchmark import Benchmark
@@ -10,7 +11,7 @@ from .human_eval import HumanEval
 from .math500 import Math500
 from .mixed_countdown import MixedCountdown
 from .multiple_choice import ArcChallenge, TruthfulQA
-from .programs import ProgramResult, run_program
+from .programs import ProgramResult, run_program, run_tests
 from .reasoning_gym import ReasoningGym
 from .rotation import Rotation
 from .styled_sudoku import StyledLatinSquares, StyledSudoku
@@ -43,6 +44,7 @@ TASK_FAMILIES: dict[str, type[Task]] = {  # what follows the colon in `get_task(
 }
 
 
+@checked
 def get_task(name: str, **kwargs) -> Task:
     """Return the task of a name.
 
@@ -95,4 +97,5 @@ __all__ = [
     "read_countdown_jsonl",
     "read_sudoku_csv",
     "run_program",
+    "run_tests",
 ]

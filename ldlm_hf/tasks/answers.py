@@ -17,10 +17,12 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from ..arguments import checked, shown
 from .latex import clean_latex
 
 
 LONGEST_NUMBER = 100  # characters
+LONGEST_ANSWER = 1000  # what is longer is no answer, and is not read as one
 LARGEST_EXPONENT = 100
 MOST_PASSES = 8
 THIN_SPACES = re.compile(r"\\(?:! ?|,)")
@@ -55,6 +57,7 @@ UNITS = frozenset(
 )
 
 
+@checked
 def last_boxed(text: str) -> str | None:
     r"""Return what is in the last `\boxed{}` of a text, braces matched; `None` without one or if it is not closed.
 
@@ -66,6 +69,7 @@ def last_boxed(text: str) -> str | None:
     return _boxed(text, text.rfind("\\boxed"))
 
 
+@checked
 def first_boxed(text: str) -> str | None:
     r"""Return what is in the first `\boxed{}` of a text, as [`last_boxed`] does that in the last.
 
@@ -75,6 +79,7 @@ def first_boxed(text: str) -> str | None:
     return _boxed(text, text.find("\\boxed"))
 
 
+@checked
 def tagged_answer(text: str, tag: str = "answer") -> str | None:
     """Return what is between the last `<answer>` and its `</answer>`, without white space around it, or `None`.
 
@@ -87,20 +92,26 @@ def tagged_answer(text: str, tag: str = "answer") -> str | None:
     return text[start + len(tag) + 2 : end].strip() if -1 < start < end else None
 
 
+@checked
 def multiple_choice(text: str, letters: str = "ABCD") -> str | None:
     """Return the letter of the chosen option: in the last box, else in the answer tags, else in "the answer is (B)".
 
     Args:
         text (`str`): what was written.
         letters (`str`, *optional*, defaults to `"ABCD"`): the letters of the options, capitals.
+
+    Raises:
+        ValueError: for other `letters`.
     """
-    letter = f"[{re.escape(letters)}]"
+    if not re.fullmatch("[A-Z]+", letters):
+        raise ValueError(f"`letters` has to be capitals, at least one, but is {shown(letters)}.")
+    letter = f"[{letters}]"
     for stated in (last_boxed(text), tagged_answer(text)):
         if stated is None:
             continue
         # A letter by itself, or marked off from the option's words: "A dog" is no letter.
         pattern = rf"(?:option|choice|answer:?)?(?:\(({letter})\).*|({letter})(?:[.:)].*)?)"
-        match = re.fullmatch(pattern, clean_latex(stated), re.I | re.S)
+        match = re.fullmatch(pattern, clean_latex(stated[:LONGEST_ANSWER]), re.I | re.S)
         if match:
             return (match[1] or match[2]).upper()
     words = re.sub(r"[*_$\s]++", " ", text)
@@ -111,6 +122,7 @@ def multiple_choice(text: str, letters: str = "ABCD") -> str | None:
     return "".join(stated[-1]) if stated else None
 
 
+@checked
 def last_number(text: str) -> str | None:
     r"""Return the last number in a text as it is written there, such as `$1,200`, `-3.5`, `2/3`, `\frac{1}{2}` or `40%`.
 
@@ -123,6 +135,7 @@ def last_number(text: str) -> str | None:
     return last
 
 
+@checked
 def numeric_answer(text: str) -> str | None:
     """Return the number that an answer states, in canonical form, or `None`: "2 * 9 = 18 eggs" states 18.
 
@@ -141,6 +154,7 @@ def numeric_answer(text: str) -> str | None:
     return None
 
 
+@checked
 def parse_number(text: str) -> Fraction | None:
     r"""Return the exact value of a text that is a number, or `None`: no expression is computed.
 
@@ -164,26 +178,29 @@ def parse_number(text: str) -> Fraction | None:
     return value if len(str(value)) <= LONGEST_NUMBER else None
 
 
+@checked
 def normalize_answer(answer: str) -> str:
     """Return the canonical form of an answer: two answers are equal if theirs are. It never raises, and is idempotent.
 
     Numbers are written as reduced fractions, also as members of a tuple or list; a common unit after a number goes, as does
     a prefix such as `x =` and a final period; LaTeX is cleaned by [`clean_latex`]; plain words are put in lower case.
-    Expressions are not computed: `2\\sqrt{2}` is not `\\sqrt{8}`, and lists are not sorted.
+    Expressions are not computed: `2\\sqrt{2}` is not `\\sqrt{8}`, and lists are not sorted. Of more than 1,000 characters only
+    white space is made alike.
 
     Args:
         answer (`str`): what is in a box, or a reference.
     """
     start = " ".join(answer.split())
     text = start
-    for _ in range(MOST_PASSES):
+    for _ in range(MOST_PASSES if len(start) <= LONGEST_ANSWER else 0):
         cleaned = _clean(text)
         if cleaned == text:
             return text
         text = cleaned
-    return start  # nested beyond all use: its own canonical form
+    return start  # too long, or nested beyond all use: its own canonical form
 
 
+@checked
 def are_equal_answers(a: str, b: str) -> bool:
     """Return whether two answers mean the same, as far as [`normalize_answer`] sees.
 

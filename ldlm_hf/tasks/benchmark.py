@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from ..arguments import check_option
+from ..arguments import check_integer, check_option, checked
 from .ordering import shuffled
 from .task import SPLITS, ChainReport, Problem, Task
 
@@ -71,6 +71,7 @@ class Benchmark(Task):
         Raises:
             ValueError: for a `split` that the benchmark does not have, or rows that it cannot have.
         """
+        check_integer("index", index, least=0)
         problems = self._list(split)
         again, place = divmod(index, len(problems))
         return problems[shuffled(place, len(problems), f"{self.name}/{split}/{seed}/{again}")]
@@ -138,7 +139,9 @@ class Benchmark(Task):
         for number, row in enumerate(rows, start=1):
             try:
                 problem = self.make(row)
-            except (KeyError, TypeError, IndexError, ValueError) as error:
+                if problem is not None:
+                    self.check_prompt(problem.prompt)
+            except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
                 raise ValueError(
                     f"`path` {self.path or self.hub['path']!r} holds no problem of {self.name!r} in row {number}, "
                     f"{str(row)[:200]}: {type(error).__name__}: {error}"
@@ -148,6 +151,7 @@ class Benchmark(Task):
         return problems
 
 
+@checked
 def read_rows(path: str | Path) -> list[dict]:
     """Return the rows of a file: a JSON object a line in `.jsonl`, a list of them in `.json`, or a `.csv` with a header.
 
@@ -171,7 +175,7 @@ def read_rows(path: str | Path) -> list[dict]:
     try:
         # Not `splitlines`, which also breaks at separators that JSON strings may hold.
         rows = json.loads(text) if suffix == ".json" else [json.loads(x) for x in text.split("\n") if x.strip()]
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"`path` {str(path)!r} is no {suffix} file: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"`path` {str(path)!r} has to hold objects, one for each problem, but holds other values.")

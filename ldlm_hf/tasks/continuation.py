@@ -31,7 +31,7 @@ class Continuation(EnumeratedTask):
 
     def __init__(
         self,
-        source: str = C4,
+        source: str | Path = C4,
         config_name: str | None = None,
         num_words: int = 64,
         max_documents: int = 100_000,

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from ..arguments import checked
 from .countdown_solver import OPERATIONS, read_expression, solve, solve_all
 from .ordering import shuffled
-from .task import SPLITS, ChainReport, Problem, Task
+from .task import SPLITS, ChainReport, Problem, Task, check_place
 
 
 NUMBER = "(?:0|[1-9][0-9]{0,5})"
@@ -93,6 +94,7 @@ class Countdown(Task):
         Raises:
             ValueError: for a `split` that has no problem.
         """
+        check_place(split, index)
         listed = self._list(split, seed, index + 1)
         if not listed:
             raise ValueError(
@@ -106,6 +108,7 @@ class Countdown(Task):
 
     def num_problems(self, split: str) -> int:
         """Return how many distinct problems make a data set of `split`: as the constructor was told, or all there are."""
+        check_place(split)
         return len(self._list(split, 0, self._sizes[split])[: self._sizes[split]])
 
     def words(self) -> list[str]:
@@ -194,6 +197,7 @@ class Countdown(Task):
         return found
 
 
+@checked
 def read_countdown_jsonl(path: str | Path) -> list[Problem]:
     """Return the problems of a file with lines such as `{"input": "19,36,55", "output": "72"}`, as d1's test set has.
 
@@ -212,7 +216,7 @@ def read_countdown_jsonl(path: str | Path) -> list[Problem]:
             row = json.loads(line)
             prompt = f"{row['input']}={row['output']}"
             expression = solve(*_read_prompt(prompt))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"`path` {str(path)!r} holds no problem in line {number}, {line!r}: {error}") from error
         if expression is None:
             raise ValueError(f"`path` {str(path)!r} holds a problem without a solution in line {number}, {line!r}.")

@@ -16,6 +16,8 @@ from itertools import combinations, product
 from math import prod
 from typing import NamedTuple
 
+from ..arguments import checked
+
 
 OPERATIONS = ("+-", "+-*", "+-*/")  # with fewer, laws that the listing stands on would not hold
 SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
@@ -39,6 +41,7 @@ class Expression:
     numbers: tuple[int, ...]
 
 
+@checked
 def read_expression(text: str, operations: str = "+-*/") -> Expression | None:
     """Return the expression that `text` is; `None` if it is none, divides by zero or is longer than 100 characters.
 
@@ -58,6 +61,7 @@ def read_expression(text: str, operations: str = "+-*/") -> Expression | None:
     return Expression(text=text.replace(" ", ""), value=value, numbers=tuple(sorted(numbers)))
 
 
+@checked
 def solve(numbers: Sequence[int], target: int, operations: str = "+-*/") -> str | None:
     """Return the simplest expression that makes `target` out of `numbers`, or `None` if there is none.
 
@@ -77,6 +81,7 @@ def solve(numbers: Sequence[int], target: int, operations: str = "+-*/") -> str 
     return whole or next(iter(find_solutions(numbers, target, operations)), None)
 
 
+@checked
 def solve_all(numbers: Sequence[int], operations: str = "+-*/") -> dict[int, str]:
     """Return every number from 0 on that `numbers` make, with its simplest expression; only whole numbers on the way.
 
@@ -91,6 +96,7 @@ def solve_all(numbers: Sequence[int], operations: str = "+-*/") -> dict[int, str
     return _solve_all(tuple(sorted(numbers, reverse=True)), operations)
 
 
+@checked
 def find_solutions(numbers: Sequence[int], target: int, operations: str = "+-*/") -> list[str]:
     """Return all expressions that make `target` out of `numbers`, fractions on the way included, the simplest first.
 

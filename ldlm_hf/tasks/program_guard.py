@@ -1,7 +1,8 @@
-"""The script that runs a program for [`run_program`]: sets the limits, then the audit hook, and then runs `program.py`.
+"""The script that runs a program, or its tests: sets limits, has the kernel confine the process, and then an audit hook.
 
-It is started in the folder of the program by `python -I program_guard.py CPU_SECONDS MEMORY_MB FILE_DESCRIPTOR`, and writes a
-mark to the descriptor when the last line of the program was run. It imports nothing of the package.
+[`run_program`] and [`run_tests`] start it in a folder of its own by `python -I program_guard.py ROLE CPU_SECONDS MEMORY_MB ...`,
+followed by file descriptors: of one to write a mark to when the last line was run, and of the pipes between program and tests.
+It imports nothing of the package but the two files beside it.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ import resource
 import runpy
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 
 MOST_FILE_BYTES = 1 << 20
 MOST_OPEN_FILES = 32
 REFUSED = (
     *("socket.", "subprocess.", "ctypes.", "sqlite3.", "pty.", "syslog.", "resource.", "os.exec", "os.posix_spawn"),
-    *("os.spawn", "os.system", "os.fork", "os.kill", "signal.pthread_kill", "os.startfile", "gc.get_"),
+    *("os.spawn", "os.system", "os.fork", "os.kill", "signal.pthread_kill", "os.startfile", "os.mkdir", "gc.get_"),
 )
 CHANGES = (  # events whose arguments are paths that are changed, and numbers
     *(
         "os.remove",
         "os.rmdir",
-        "os.mkdir",
         "os.rename",
         "os.link",
         "os.symlink",
@@ -61,7 +63,9 @@ def make_hook(folder: str) -> Callable[[str, tuple], None]:
 
     def hook(event: str, arguments: tuple) -> None:
         if event.startswith(REFUSED):
-            raise PermissionError(f"a program may not do this here: {event}")
+            # Libraries such as NumPy do without `ctypes` where it cannot be imported.
+            error = ImportError if event.startswith("ctypes.") else PermissionError
+            raise error(f"a program may not do this here: {event}")
         if event == "open":
             path, mode, flags = arguments
             if isinstance(path, int):
@@ -80,20 +84,42 @@ def make_hook(folder: str) -> Callable[[str, tuple], None]:
     return hook
 
 
-def main(cpu_seconds: int, memory_mb: int, mark: int) -> None:
-    """Run `program.py` of the current folder within limits.
+def main(role: str, cpu_seconds: int, memory_mb: int, *descriptors: int) -> None:
+    """Run what is in the current folder within limits.
 
     Args:
+        role (`str`): `"alone"` runs `program.py`, `"program"` also serves its tests, and `"tests"` runs `tests.py`.
         cpu_seconds (`int`): most processor time.
         memory_mb (`int`): most address space in MiB.
-        mark (`int`): file descriptor that gets a byte when the program has come to its end.
+        descriptors (`int`): of the pipes to read from and to write to, unless alone; then, unless it is a program with
+            tests, one that gets a byte when all has come to its end.
     """
-    sys.argv = ["program.py"]
+    folder = os.path.realpath(os.getcwd())
+    sys.path.insert(0, os.path.dirname(__file__))
+    from program_calls import CallerEnd, ProgramEnd
+    from program_confinement import confine
+
+    del sys.path[0]
+    sys.argv = [f"{role}.py"]
     set_limits(cpu_seconds, memory_mb)
-    sys.addaudithook(make_hook(os.path.realpath(os.getcwd())))
-    runpy.run_path("program.py", run_name="__main__")
-    os.write(mark, b"1")
+    confine(folder)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("ctypes", "_ctypes")]:
+        del sys.modules[name]  # to be refused when it is imported anew
+    sys.addaudithook(make_hook(folder))
+    if role == "alone":
+        runpy.run_path("program.py", run_name="__main__")
+    elif role == "program":
+        names = runpy.run_path("program.py", run_name="__main__")
+        with suppress(ConnectionError):
+            ProgramEnd(*descriptors).serve(names)
+        return
+    else:
+        tests = CallerEnd(*descriptors[:2])
+        wanted = Path("names").read_text().split()
+        runpy.run_path("tests.py", tests.define(Path("tests.py").read_text("utf-8"), wanted), "__main__")
+        tests.define("")  # a program that has ended has not passed
+    os.write(descriptors[-1], b"1")
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

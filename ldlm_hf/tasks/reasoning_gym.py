@@ -16,7 +16,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from .task import SPLITS, ChainReport, Problem, Task
+from .task import SPLITS, ChainReport, Problem, Task, check_place
 
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class ReasoningGym(Task):
 
     def problem(self, split: str, index: int, seed: int = 0) -> Problem:
         """Return problem `index` of `split`: the entry whose question is number `index` to fall into it."""
+        check_place(split, index)
         dealt = self._dealt.setdefault(seed, _no_draws())
         while len(dealt[split]) <= index:
             last = dealt[split][-1] if dealt[split] else -1
@@ -103,6 +104,7 @@ class ReasoningGym(Task):
 
     def num_problems(self, split: str) -> int:
         """Return how many problems of the endless `split` make a data set, as the constructor was told."""
+        check_place(split)
         return self._sizes[split]
 
     def words(self) -> list[str]:

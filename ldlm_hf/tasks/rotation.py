@@ -71,6 +71,7 @@ class Rotation(EnumeratedTask):
 
     def kind(self, prompt: str) -> str:
         """Return how many places are passed, in tens."""
+        self.check_prompt(prompt)
         places = sum(map(int, prompt.split()))
         return f"{places // 10 * 10} to {places // 10 * 10 + 9} places"
 

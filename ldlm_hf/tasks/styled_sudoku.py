@@ -15,7 +15,7 @@ from functools import cache
 from itertools import permutations
 
 from .sudoku import DIGITS, NUM_CELLS, Sudoku, grids
-from .task import Problem
+from .task import Problem, check_place
 
 
 GRADED, OTHER = ">", "<"
@@ -80,6 +80,7 @@ class StyledLatinSquares(StyledSudoku):
 
     def problem(self, split: str, index: int, seed: int = 0) -> Problem:
         """Return problem `index`; the splits share the squares."""
+        check_place(split, index)
         generator = random.Random(f"{self.name}/{split}/{seed}/{index}")
         others = [square for square in latin_squares() if square not in grids()]
         while True:
@@ -91,6 +92,7 @@ class StyledLatinSquares(StyledSudoku):
 
     def num_problems(self, split: str) -> int:
         """Return how many problems make a data set of `split`, as the constructor was told."""
+        check_place(split)
         return self._sizes[split]
 
     def check_prompt(self, prompt: str) -> None:

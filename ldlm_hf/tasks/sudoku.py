@@ -18,8 +18,9 @@ from itertools import accumulate, combinations, permutations, product
 from pathlib import Path
 from statistics import fmean
 
+from ..arguments import checked
 from .ordering import shuffled
-from .task import SPLITS, ChainReport, Problem, Task
+from .task import SPLITS, ChainReport, Problem, Task, check_place
 
 
 DIGITS = "1234"
@@ -67,6 +68,7 @@ class Sudoku(Task):
 
     def problem(self, split: str, index: int, seed: int = 0) -> Problem:
         """Return problem `index` of `split`: every puzzle once in seeded order, then all again in another order."""
+        check_place(split, index)
         ends = self._ends[split]
         again, index = divmod(index, ends[-1])
         place = shuffled(index, ends[-1], f"{self.name}/{split}/{seed}/{again}")
@@ -78,6 +80,7 @@ class Sudoku(Task):
 
     def num_problems(self, split: str) -> int:
         """Return how many distinct problems make a data set of `split`: as the constructor was told, or all there are."""
+        check_place(split)
         return min(self._sizes[split], self._ends[split][-1])
 
     def words(self) -> list[str]:
@@ -101,7 +104,7 @@ class Sudoku(Task):
 
     def check_chain(self, text: str, target: str) -> ChainReport:
         """Compare with the reference row by row; consistent means that rows, columns and boxes obey the rules."""
-        written, reference = "".join(text.split()), "".join(target.split())
+        written, reference = "".join(text.split()), "".join(target.split()).ljust(NUM_CELLS)
         correct = sum(all(written[cell : cell + 1] == reference[cell] for cell in row) for row in ROWS)
         is_consistent = self.parse_answer(text) in grids()
         return ChainReport(num_steps=len(ROWS), num_correct_steps=correct, is_consistent=is_consistent)
@@ -123,7 +126,7 @@ class Sudoku(Task):
         """
         self.check_prompt(prompt)
         written = re.sub("[^0-9]", "", text)
-        blanks = _blanks(prompt)
+        blanks, answer = _blanks(prompt), answer.ljust(NUM_CELLS)
         return sum(written[cell : cell + 1] == answer[cell] for cell in blanks) / len(blanks)
 
     def partial_score(self, text: str, prompt: str, answer: str) -> float:
@@ -168,6 +171,7 @@ class ChanceLevels:
     row_completion_solved: float
 
 
+@checked
 def chance_levels(problems: list[Problem]) -> ChanceLevels:
     """Return what guesses that know the format score on `problems`.
 
@@ -195,6 +199,7 @@ def chance_levels(problems: list[Problem]) -> ChanceLevels:
     )
 
 
+@checked
 def read_sudoku_csv(path: str | Path) -> list[Problem]:
     """Return the puzzles of a file with the columns `Puzzle` and `Solution`, such as d1's `4x4_test_sudoku.csv`.
 
@@ -228,6 +233,7 @@ def grids() -> tuple[str, ...]:
     return tuple(grid for grid in found if all(len({grid[cell] for cell in column}) == 4 for column in COLUMNS))
 
 
+@checked
 def solutions(puzzle: str) -> list[str]:
     """Return every grid that keeps the digits given in `puzzle`.
 

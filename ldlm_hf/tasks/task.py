@@ -10,17 +10,26 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
+
+from ..arguments import check_integer, check_option, checked
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
+# What hashes a table for `datasets` puts another `sys.stdout` in place meanwhile: of two threads, one would leave it there.
+DATASETS_LOCK = threading.RLock()
 ANSWER_POSITIONS = ("first", "last")
+CHECKED = (  # methods of every task whose arguments have to be of the annotated types
+    *("__init__", "problem", "num_problems", "check_prompt", "parse_answer", "check_chain", "is_correct"),
+    *("partial_score", "kind", "split_of"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,13 @@ class Task:
     truncates: bool = False  # whether texts are cut at the model's length, as is usual for natural text, or refused
     test_fraction: float = 0.10
     validation_fraction: float = 0.02
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        """Let the methods of a subclass refuse arguments of other types than they are annotated with."""
+        super().__init_subclass__(**kwargs)
+        for name in CHECKED:
+            if name in vars(cls):
+                setattr(cls, name, checked(vars(cls)[name]))
 
     def problem(self, split: str, index: int, seed: int = 0) -> Problem:
         """Return problem `index` of `split`, a pure function of its arguments."""
@@ -119,14 +135,14 @@ class Task:
         """
         from datasets import Dataset
 
-        if split not in SPLITS:
-            raise ValueError(f"`split` has to be one of {SPLITS}, but is {split!r}.")
-        if size is not None and size < 1:
-            raise ValueError(f"`size` has to be at least 1, but is {size}.")
+        check_place(split)
+        if size is not None:
+            check_integer("size", size)
         size = self.num_problems(split) if size is None else size
         problems = [self.problem(split, index, seed) for index in range(size)]
         columns = {name: [getattr(problem, name) for problem in problems] for name in ("prompt", "target", "answer")}
-        return Dataset.from_dict(columns)
+        with DATASETS_LOCK:
+            return Dataset.from_dict(columns)
 
 
 class EnumeratedTask(Task):
@@ -144,8 +160,7 @@ class EnumeratedTask(Task):
 
     def __init__(self, answer_position: str = "first") -> None:
         """Make the task."""
-        if answer_position not in ANSWER_POSITIONS:
-            raise ValueError(f"`answer_position` has to be 'first' or 'last', but is {answer_position!r}.")
+        check_option("answer_position", answer_position, ANSWER_POSITIONS)
         self.answer_position = answer_position
 
     def instances(self) -> Iterator[tuple]:
@@ -162,12 +177,14 @@ class EnumeratedTask(Task):
 
     def problem(self, split: str, index: int, seed: int = 0) -> Problem:
         """Return problem `index` of `split`: every problem once in seeded order, then all again in another order."""
+        check_place(split, index)
         size = self.num_problems(split)
         order = _order(size, f"{self.name}/{split}/{seed}/{index // size}")
         return self.make(self._splits[split][order[index % size]])
 
     def num_problems(self, split: str) -> int:
         """Return how many distinct problems `split` holds."""
+        check_place(split)
         return len(self._splits[split])
 
     def parse_answer(self, text: str) -> str | None:
@@ -195,6 +212,12 @@ class EnumeratedTask(Task):
         for instance in self.instances():
             splits[split_of(self.canonical(instance))].append(instance)
         return splits
+
+
+def check_place(split: str, index: int = 0) -> None:
+    """Raise `ValueError` unless there is such a split, and `index` is no less than 0."""
+    check_option("split", split, SPLITS)
+    check_integer("index", index, least=0)
 
 
 @lru_cache(maxsize=64)

@@ -79,6 +79,7 @@ class ThreeOperations(EnumeratedTask):
 
     def kind(self, prompt: str) -> str:
         """Return the two operations, such as `a+(b*c)`."""
+        self.check_prompt(prompt)
         return f"a{prompt[1]}(b{prompt[4]}c)"
 
     def check_prompt(self, prompt: str) -> None:
@@ -93,7 +94,7 @@ class ThreeOperations(EnumeratedTask):
         values = [_value(step) for step in steps]
         answer = self.parse_answer(text)
         agree = answer is not None and all(str(value) == answer for value in values)
-        consistent = agree and len(steps) == len(reference) and steps[-1] == answer
+        consistent = agree and len(steps) == len(reference) and steps[-1:] == [answer]
         return ChainReport(num_steps=len(reference), num_correct_steps=correct, is_consistent=consistent)
 
 

@@ -68,6 +68,7 @@ class TwoDigitAddition(EnumeratedTask):
 
     def kind(self, prompt: str) -> str:
         """Return whether the units carry."""
+        self.check_prompt(prompt)
         one, other = map(int, prompt.split("+"))
         return "with a carry" if one % 10 + other % 10 > 9 else "without a carry"
 

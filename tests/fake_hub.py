@@ -1,8 +1,10 @@
 """A loopback Hugging Face Hub: the part of its HTTP interface that pushing and pulling need, over real sockets.
 
 Repositories are private if made so, and tokens are checked: what is refused comes with the status and the `X-Error-*`
-headers of the real Hub, from which its client makes the exceptions that users know. Faults can be planned: an error
-status, a connection that is cut in the middle of a file, or a file that is shorter than announced.
+headers of the real Hub, from which its client makes the exceptions that users know. Weights go through large file storage,
+files are known by the hashes that the real Hub gives them, and older commits can still be read. Faults can be planned for any
+request: an error status, a connection that is cut, stalls or loses the answer, a file that is not what was announced, or
+something that happens in between.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import hashlib
 import json
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
@@ -20,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_loopback"
 REPO = r"([^/]+/[^/]+)"
+LARGE = (".safetensors", ".bin")  # what goes through large file storage
 ERROR_MESSAGES = {
     "RepoNotFound": "Repository not found",
     "RevisionNotFound": "Invalid rev id",
@@ -29,33 +33,48 @@ ERROR_MESSAGES = {
 
 @dataclass
 class Repository:
-    """Files of a repository by path."""
+    """Files of a repository by path, and those of its earlier commits."""
 
     private: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     @property
     def commit(self) -> str:
-        """Return a commit id that changes with every file."""
+        """Return the id of the files as they are, which can be read by it from now on."""
         digest = hashlib.sha1()
         for path in sorted(self.files):
             digest.update(path.encode() + hashlib.sha1(self.files[path]).digest())
+        self.commits[digest.hexdigest()] = dict(self.files)
         return digest.hexdigest()
+
+    def files_at(self, revision: str) -> dict[str, bytes] | None:
+        """Return the files of the branch `main` or of a commit, none if there is no such revision."""
+        return self.commits.get(self.commit if revision == "main" else revision)
 
 
 @dataclass
 class Fault:
-    """The next `times` requests of `method` whose path matches `pattern` fail.
+    """Once `skip` requests of `method` (any if empty) whose path matches `pattern` were answered, the next `times` fail.
 
-    They are answered with `status`; without one, a file is sent up to its middle: with its whole length announced and the
-    connection closed (`kind="cut"`), or as if that were all of it (`kind="short"`).
+    They are answered with `status`. Without one, `kind` says what happens:
+    * `"cut"`: the connection is closed in the middle of the answer, or of what is being sent to the Hub;
+    * `"drop"`: it is closed before anything is said, `"lost"`: after the request was done, but before its answer;
+    * `"stall"`: nothing comes any more, from the middle of the answer on;
+    * `"short"`: half of a file comes as if that were all of it, `"corrupt"`: a bit of it is another one;
+    * `"none"`: the request is answered as ever.
+
+    In all cases `action` runs first, and `headers` go with the answer.
     """
 
     pattern: str
     status: int | None = None
     times: int = 1
     method: str = "GET"
-    kind: Literal["cut", "short"] = "cut"
+    kind: Literal["cut", "drop", "lost", "stall", "short", "corrupt", "none"] = "cut"
+    skip: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    action: Callable[[], object] | None = None
 
 
 class FakeHub(ThreadingHTTPServer):
@@ -66,8 +85,10 @@ class FakeHub(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repositories: dict[str, Repository] = {}
+        self.storage: dict[str, bytes] = {}  # large files by their SHA-256
         self.faults: list[Fault] = []
         self.lock = threading.Lock()
+        self.released = threading.Event()  # ends what stalls
 
     @property
     def endpoint(self) -> str:
@@ -78,15 +99,30 @@ class FakeHub(ThreadingHTTPServer):
         return self
 
     def __exit__(self, *_) -> None:
+        self.released.set()
         self.shutdown()
         self.server_close()
+
+    def clear(self) -> None:
+        """Forget repositories, files and planned faults, and end what stalls."""
+        self.released.set()
+        self.released = threading.Event()
+        self.repositories.clear()
+        self.storage.clear()
+        self.faults.clear()
+
+    def handle_error(self, request, client_address) -> None:
+        """Stay silent where a client hung up."""
 
     def fault_for(self, method: str, path: str) -> Fault | None:
         with self.lock:  # a pipeline is downloaded by several threads
             for fault in self.faults:
-                if fault.times > 0 and fault.method == method and re.search(fault.pattern, path):
+                if fault.times == 0 or fault.method not in ("", method) or not re.search(fault.pattern, path):
+                    continue
+                if fault.skip == 0:
                     fault.times -= 1
                     return fault
+                fault.skip -= 1
         return None
 
 
@@ -100,14 +136,23 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def handle_any(self) -> None:
-        path, body = unquote(urlsplit(self.path).path), self.read_body()
-        fault = self.server.fault_for(self.command, path)
+        path = unquote(urlsplit(self.path).path)
+        self.fault = fault = self.server.fault_for(self.command, path)
+        kind = None if fault is None or fault.status is not None else fault.kind
+        if fault is not None and fault.action is not None:
+            fault.action()
+        size = int(self.headers.get("Content-Length", 0))
+        if kind == "drop" or (kind == "cut" and self.command in ("POST", "PUT")):
+            self.rfile.read(size // 2)
+            self.close_connection = True
+            return
+        body = self.read_body()
         if fault is not None and fault.status is not None:
             return self.reply({"error": "planned"}, fault.status)
         for pattern, action in ROUTES:
             match = re.fullmatch(pattern, path)
             if match:
-                return action(self, match, body, fault)
+                return action(self, match, body)
         return self.missing("RepoNotFound")
 
     do_GET = do_POST = do_HEAD = do_PUT = handle_any
@@ -122,20 +167,33 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return chunks
 
-    def reply(self, payload, status: int = 200, headers: dict | None = None, cut: bool = False) -> None:
+    def reply(self, payload, status: int = 200, headers: dict | None = None) -> None:
         content = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        fault, kind = self.fault, None
+        if fault is not None and fault.status is None:
+            kind = fault.kind
+        if kind == "lost" or (kind == "stall" and self.command != "GET"):
+            if kind == "stall":
+                self.server.released.wait(timeout=60)
+            self.close_connection = True
+            return
+        if kind == "short":
+            content = content[: len(content) // 2]
+        elif kind == "corrupt":
+            content = content[:-1] + bytes([content[-1] ^ 1])
         self.send_response(status)
-        kind = "application/octet-stream" if isinstance(payload, bytes) else "application/json"
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **(headers or {})}.items():
+        media = "application/octet-stream" if isinstance(payload, bytes) else "application/json"
+        fields = {"Content-Type": media, "Content-Length": str(len(content)), **(headers or {})}
+        for name, value in {**fields, **(fault.headers if fault is not None else {})}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
-            return
-        if cut:
-            self.wfile.write(content[: len(content) // 2])
-            self.close_connection = True
-            return
-        self.wfile.write(content)
+            content = b""
+        self.wfile.write(content[: len(content) // 2] if kind in ("cut", "stall") else content)
+        if kind == "stall":
+            self.wfile.flush()
+            self.server.released.wait(timeout=60)
+        self.close_connection = kind in ("cut", "stall")
 
     def missing(self, code: str) -> None:
         message = ERROR_MESSAGES[code]
@@ -162,12 +220,12 @@ class Handler(BaseHTTPRequestHandler):
 
     # What the routes do
 
-    def who_am_i(self, match, body, fault) -> None:
+    def who_am_i(self, match, body) -> None:
         if not self.has_token:
             return self.unauthorized("Invalid credentials in Authorization header")
         self.reply({"name": "tester", "type": "user", "orgs": [], "auth": {"accessToken": {"role": "write"}}})
 
-    def create(self, match, body, fault) -> None:
+    def create(self, match, body) -> None:
         if not self.has_token:
             return self.unauthorized("Invalid credentials in Authorization header")
         wanted = json.loads(body)
@@ -179,40 +237,61 @@ class Handler(BaseHTTPRequestHandler):
         self.server.repositories[name] = Repository(private)
         self.reply(address)
 
-    def validate(self, match, body, fault) -> None:
+    def validate(self, match, body) -> None:
         self.reply({"errors": [], "warnings": []})
 
-    def preupload(self, match, body, fault) -> None:
+    def preupload(self, match, body) -> None:
         repository = self.repository(match[1])
         if repository is not None:
             paths = [entry["path"] for entry in json.loads(body)["files"]]
-            files = [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]
+            modes = ["lfs" if path.endswith(LARGE) else "regular" for path in paths]
+            files = [
+                {"path": path, "uploadMode": mode, "shouldIgnore": False}
+                for path, mode in zip(paths, modes, strict=True)
+            ]
             self.reply({"files": files, "commitOid": repository.commit})
 
-    def commit(self, match, body, fault) -> None:
+    def large_files(self, match, body) -> None:
+        if self.repository(match[1]) is None:
+            return
+        wanted = [{"oid": entry["oid"], "size": entry["size"]} for entry in json.loads(body)["objects"]]
+        for entry in wanted:
+            if entry["oid"] not in self.server.storage:
+                entry["actions"] = {"upload": {"href": f"{self.server.endpoint}/storage/{entry['oid']}"}}
+        self.reply({"transfer": "basic", "objects": wanted})
+
+    def store(self, match, body) -> None:
+        if hashlib.sha256(body).hexdigest() != match[1]:
+            return self.reply({"error": "The content is not what was announced"}, 400)
+        self.server.storage[match[1]] = body
+        self.reply({})
+
+    def commit(self, match, body) -> None:
         repository = self.repository(match[1])
         if repository is None:
             return
+        files = dict(repository.files)
         for line in body.splitlines():
             operation = json.loads(line)
-            if operation["key"] == "file":
-                value = operation["value"]
-                repository.files[value["path"]] = base64.b64decode(value["content"])
-            elif operation["key"] == "deletedFile":
-                repository.files.pop(operation["value"]["path"], None)
+            key, value = operation["key"], operation["value"]
+            if key == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif key == "lfsFile":
+                files[value["path"]] = self.server.storage[value["oid"]]
+            elif key == "deletedFile":
+                files.pop(value["path"], None)
+        repository.files = files  # all at once
         address = f"{self.server.endpoint}/{match[1]}/commit/{repository.commit}"
         self.reply({"commitUrl": address, "commitOid": repository.commit, "success": True})
 
-    def information(self, match, body, fault) -> None:
+    def information(self, match, body) -> None:
         repository = self.repository(match[1])
         if repository is None:
             return
-        if match[3] is not None and match[3] not in ("main", repository.commit):
+        files = repository.files_at(match[3] or "main")
+        if files is None:
             return self.missing("RevisionNotFound")
-        entries = [
-            {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-            for path, content in sorted(repository.files.items())
-        ]
+        entries = [_entry(path, content) for path, content in sorted(files.items())]
         if match[2] == "tree":
             return self.reply(entries)
         if match[2] == "paths-info":
@@ -220,26 +299,41 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply([entry for entry in entries if entry["path"] in wanted])
         siblings = [{"rfilename": entry["path"]} for entry in entries]
         counts = {"_id": "0" * 24, "tags": [], "downloads": 0, "likes": 0, "private": repository.private}
-        self.reply({"id": match[1], "modelId": match[1], "sha": repository.commit, "siblings": siblings, **counts})
+        commit = repository.commit if match[3] in (None, "main") else match[3]
+        self.reply({"id": match[1], "modelId": match[1], "sha": commit, "siblings": siblings, **counts})
 
-    def resolve(self, match, body, fault) -> None:
+    def resolve(self, match, body) -> None:
         repository = self.repository(match[1])
         if repository is None:
             return
-        if match[2] not in ("main", repository.commit):
+        files = repository.files_at(match[2])
+        if files is None:
             return self.missing("RevisionNotFound")
-        content = repository.files.get(match[3])
+        content = files.get(match[3])
         if content is None:
             return self.missing("EntryNotFound")
-        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": repository.commit}
+        commit = repository.commit if match[2] == "main" else match[2]
+        headers = {"ETag": f'"{_hash(match[3], content)}"', "X-Repo-Commit": commit}
         start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if start is not None:
             headers["Content-Range"] = f"bytes {start[1]}-{len(content) - 1}/{len(content)}"
             content = content[int(start[1]) :]
-        if fault is not None and fault.kind == "short":
-            content = content[: len(content) // 2]
-        cut = fault is not None and fault.kind == "cut"
-        self.reply(content, 200 if start is None else 206, headers, cut)
+        self.reply(content, 200 if start is None else 206, headers)
+
+
+def _entry(path: str, content: bytes) -> dict:
+    """Return what a listing says of a file."""
+    entry = {"type": "file", "path": path, "size": len(content), "oid": _hash("", content)}
+    if path.endswith(LARGE):
+        entry["lfs"] = {"oid": _hash(path, content), "size": len(content), "pointerSize": 134}
+    return entry
+
+
+def _hash(path: str, content: bytes) -> str:
+    """Return the hash that the Hub knows a file by: SHA-256 for large files, git's own for others."""
+    if path.endswith(LARGE):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 ROUTES = (
@@ -248,6 +342,8 @@ ROUTES = (
     (r"/api/validate-yaml", Handler.validate),
     (rf"/api/models/{REPO}/preupload/.+", Handler.preupload),
     (rf"/api/models/{REPO}/commit/.+", Handler.commit),
+    (rf"/{REPO}\.git/info/lfs/objects/batch", Handler.large_files),
+    (r"/storage/([0-9a-f]+)", Handler.store),
     (rf"/api/models/{REPO}(?:/(revision|tree|paths-info)/([^/]+)(?:/.*)?)?", Handler.information),
     (rf"/{REPO}/resolve/([^/]+)/(.+)", Handler.resolve),
 )

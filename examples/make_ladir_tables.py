@@ -14,9 +14,15 @@ from ldlm_hf.plots import plot_accuracy
 ARMS = {
     "autoregressive": "language model, writes its steps",
     "longer_autoregressive": "language model, trained as long as the reasoner and all it stands on",
+    "masked_diffusion": "masked diffusion model, as many steps as that",
     "stage_1": "latent reasoner, stage 1",
     "more_stage_1": "and more of stage 1",
     "stage_2": "and stage 2 instead",
+}
+BASELINES = {
+    "autoregressive": "than the language model it starts from",
+    "longer_autoregressive": "than one trained as long",
+    "masked_diffusion": "than the masked diffusion model",
 }
 SWEEPS = {
     "num_inference_steps": ("Denoising steps", "steps a block", "initial noise 1"),
@@ -28,6 +34,7 @@ SWEEPS = {
     ),
 }
 PASSES = (1, 8, 32)
+SEEDS = 3  # of a row that says nothing of them
 MARGIN = 2.0  # standard errors of a difference that is called one
 
 
@@ -50,12 +57,10 @@ def hand_out_latents(folder: Path, card: Path) -> None:
         "num_samples": first["num_samples"],
         "existing_solutions": first["existing_solutions"],
         "num_inference_steps": arms["stage_1"][0]["sampled"]["settings"]["num_inference_steps"],
-        "hottest": max(
-            one["temperature"] for row in table.values() for one in row["settings"] if "temperature" in one
-        ),
-        "noisiest": max(
-            one["initial_noise_scale"] for row in table.values() for one in row["settings"] if "temperature" not in one
-        ),
+        "tried": {
+            "temperatures": tried(arms["autoregressive"]),
+            "noises": tried(arms["stage_1"]),
+        },
         "commands": list(dict.fromkeys(commands)),
     }
     speed = folder.parent / "speed.json"
@@ -87,14 +92,20 @@ def read(folder: Path, name: str) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name}-[0-9]*.json"))]
 
 
+def tried(results: list[dict]) -> list[float]:
+    """Return the temperatures or noises that an arm was tried with on validation problems."""
+    return sorted({float(value) for result in results for value in result["validation"]})
+
+
 def row_of(arm: str, results: list[dict]) -> dict:
     """Return what a table says of an arm: means and standard errors over its seeds."""
     sampled = [result["sampled"] for result in results]
     row = {
-        "name": ARMS[arm] + (", one seed" if len(results) == 1 else ""),
+        "name": ARMS[arm] + ("" if len(results) == SEEDS else f", seeds: {len(results)}"),
         "seeds": len(results),
         "precise": spread([result["precise"]["pass@1"] for result in results]),
         "passes": {str(k): spread([one[f"pass@{k}"] for one in sampled]) for k in PASSES if f"pass@{k}" in sampled[0]},
+        "majority": spread([one["majority"] for one in sampled]) if "majority" in sampled[0] else None,
         "share": spread([one["share_of_solutions"] for one in sampled]),
         "unique_texts": spread([one["unique_texts"] for one in sampled]),
         "by_count": {count: spread([one["by_count"][count] for one in sampled]) for count in sampled[0]["by_count"]},
@@ -132,29 +143,24 @@ def sweep_of(name: str, result: dict) -> dict:
 
 def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
     """Return what the table says of each claim of the paper."""
-    text, longer = arms["autoregressive"], arms.get("longer_autoregressive")
-    most = max(arms["stage_1"]["passes"], key=int)
+    latent, baselines = arms["stage_1"], {name: arms[arm] for arm, name in BASELINES.items() if arm in arms}
+    most = max(latent["passes"], key=int)
     found = {
-        "diversity": compare("stage 1 finds", arms["stage_1"]["share"], text["share"], "of all solutions")
-        + f"; pass@{most}: "
-        + compare("stage 1", arms["stage_1"]["passes"][most], text["passes"][most], ""),
-        "precision": compare("stage 1", arms["stage_1"]["precise"], text["precise"], ""),
+        "diversity": "; ".join(
+            compare(f"of all solutions, {against}", latent["share"], row["share"])
+            + compare(f", and of pass@{most}", latent["passes"][most], row["passes"][most])
+            for against, row in baselines.items()
+        ),
+        "precision": "; ".join(
+            compare(against, latent["precise"], row["precise"]) for against, row in baselines.items()
+        ),
         "rollout": "not run",
         "repulsion": "not measured",
         "steps": "not measured",
     }
-    if longer is not None:
-        seeds = f"{longer['seeds']} seed" + ("s" if longer["seeds"] > 1 else "")
-        found["diversity"] += (
-            f"; a language model that trains as long ({seeds}) finds {100 * longer['share']['mean']:.1f} %, "
-            f"pass@{most} {100 * longer['passes'][most]['mean']:.1f} %"
-        )
-        found["precision"] += (
-            f"; a language model that trains as long ({seeds}): {100 * longer['precise']['mean']:.1f} %"
-        )
     if "stage_2" in arms and "more_stage_1" in arms:
         found["rollout"] = compare(
-            "against as long a training of stage 1,", arms["stage_2"]["precise"], arms["more_stage_1"]["precise"], ""
+            "than as long a training of stage 1", arms["stage_2"]["precise"], arms["more_stage_1"]["precise"]
         )
     if "num_inference_steps" in sweeps:
         points = sweeps["num_inference_steps"]["points"]
@@ -176,13 +182,12 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
     return found
 
 
-def compare(what: str, one: dict, other: dict, unit: str) -> str:
+def compare(what: str, one: dict, other: dict) -> str:
     """Return a sentence of how far apart two means are, and whether more than chance would have it."""
+    text = f"{what} {100 * one['mean']:.1f} % against {100 * other['mean']:.1f} %"
+    if None in (one["standard_error"], other["standard_error"]):
+        return f"{text} (one seed)"
     gap = one["mean"] - other["mean"]
-    error = sum((spread["standard_error"] or 0.0) ** 2 for spread in (one, other)) ** 0.5
-    if one["standard_error"] is None:
-        verdict = "one seed"
-    else:
-        verdict = "yes" if gap > MARGIN * error else ("no, worse" if gap < -MARGIN * error else "no difference shown")
-    text = f"{what} {100 * one['mean']:.1f} % against {100 * other['mean']:.1f} % {unit}".strip()
+    error = (one["standard_error"] ** 2 + other["standard_error"] ** 2) ** 0.5
+    verdict = "yes" if gap > MARGIN * error else ("no, worse" if gap < -MARGIN * error else "no difference shown")
     return f"{text} ({verdict})"

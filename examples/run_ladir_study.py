@@ -171,8 +171,8 @@ def measure_writer(recipe: LaDiRRecipe, problems: Dataset, validation: Dataset, 
         seconds = perf_counter() - started
         return {**solution_figures(rows["prompt"][:], samples), "seconds": seconds}
 
-    tuned = {temperature: write(validation, temperature, count) for temperature in TEMPERATURES}
-    best = max(TEMPERATURES, key=lambda temperature: tuned[temperature]["share_of_solutions"])
+    tuned = {str(temperature): write(validation, temperature, count) for temperature in TEMPERATURES}
+    best = max(TEMPERATURES, key=lambda temperature: tuned[str(temperature)]["share_of_solutions"])
     precise, sampled = write(problems, 0.0, 1), write(problems, best, count)
     summary = {"precise": precise["pass@1"], "temperature": best, **summary_of(sampled)}
     return {"summary": summary, "precise": precise, "sampled": sampled, "validation": tuned}
@@ -181,11 +181,12 @@ def measure_writer(recipe: LaDiRRecipe, problems: Dataset, validation: Dataset, 
 def tune_reasoner(pipeline: LaDiRPipeline, problems: Dataset, validation: Dataset, args: argparse.Namespace) -> dict:
     """Return what a reasoner's trajectories write from the initial noise that is best on validation problems."""
     tuned = {
-        noise: measure_reasoner(pipeline, validation, args, initial_noise_scale=noise)["sampled"] for noise in NOISES
+        str(noise): measure_reasoner(pipeline, validation, args, initial_noise_scale=noise)["sampled"]
+        for noise in NOISES
     }
     found = {}
     for name, figure in (("precise", "pass@1"), ("sampled", "share_of_solutions")):
-        best = max(NOISES, key=lambda noise, figure=figure: tuned[noise][figure])
+        best = max(NOISES, key=lambda noise, figure=figure: tuned[str(noise)][figure])
         found[name] = measure_reasoner(pipeline, problems, args, initial_noise_scale=best)["sampled"]
     noise = found["sampled"]["settings"]["initial_noise_scale"]
     summary = {"precise": found["precise"]["pass@1"], "noise": noise, **summary_of(found["sampled"])}

@@ -38,8 +38,8 @@ STUDIES = {  # of `run_hex_study.py`, in the order of the card
     "sudoku_4x4_early": "Sudoku, stopped early",
     "countdown_3": "Countdown",
 }
-START = "<!-- results: written by examples/write_results_table.py, do not edit -->"
-END = "<!-- end of results -->"
+START = "<!-- {name}: written by examples/write_results_table.py, do not edit -->"
+END = "<!-- end of {name} -->"
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
         place = ROOT / "model_cards" / "ldlm-addition" / "ABLATIONS.md"
         place.write_text(ablations(study, ROOT / "results" / "tables.json"))
     path = ROOT / "README.md"
-    path.write_text(with_table(path.read_text(), ROOT / "model_cards"))
+    path.write_text(with_tables(path.read_text(), ROOT))
 
 
 def hand_out_speed(benchmark: Path, model_cards: Path) -> None:
@@ -179,11 +179,14 @@ def shipped(model_cards: Path) -> list[Path]:
     return sorted(path for path in model_cards.iterdir() if (path / "results").is_dir())
 
 
-def with_table(readme: str, model_cards: Path) -> str:
-    """Return the README with the table of all cards between its two marks."""
-    before, rest = readme.split(START)
-    after = rest.split(END)[1]
-    return f"{before}{START}\n{results_table(model_cards)}\n{END}{after}"
+def with_tables(readme: str, root: Path) -> str:
+    """Return the README with the tables of all cards and of all campaigns of faults between their marks."""
+    tables = {"results": results_table(root / "model_cards"), "faults": faults_table(root / "results" / "faults")}
+    for name, table in tables.items():
+        start, end = START.format(name=name), END.format(name=name)
+        before, rest = readme.split(start)
+        readme = f"{before}{start}\n{table}\n{end}{rest.split(end)[1]}"
+    return readme
 
 
 def ablations(folder: Path, tables: Path) -> str:
@@ -227,6 +230,15 @@ def results_table(model_cards: Path) -> str:
             guesses = {"chance": results["chance"]}
         for name, value in {**guesses, **{key: results[key] for key in ("majority",) if key in results}}.items():
             lines.append(f"| {name} | {evaluation['num_problems']:,} | {100 * value:.1f} % | as above |")
+    return "\n".join(lines)
+
+
+def faults_table(folder: Path) -> str:
+    """Return a Markdown table with a row for each campaign of faults and the command that ran it."""
+    lines = ["| what was done, and what had to hold | tried | failed | command |", "|---|---|---|---|"]
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text())
+        lines.append(f"| {found['fault']} | {found['count']:,} | {found['failed']:,} | `{found['command']}` |")
     return "\n".join(lines)
 
 

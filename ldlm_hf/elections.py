@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 
-from .arguments import check_integer
+from .arguments import check_integer, checked
 from .voting import TIE_RULES, decided, leaders, majority_vote, vote_counts
 
 
@@ -28,6 +28,7 @@ class Election:
         ValueError: for less than one candidate, an unknown `tie`, or an `order` that is no permutation.
     """
 
+    @checked
     def __init__(self, num_candidates: int, tie: str = "first", order: Sequence[int] | None = None) -> None:
         """Start with no answer."""
         check_integer("num_candidates", num_candidates)
@@ -108,6 +109,7 @@ def is_decided(answers: Sequence[Hashable | None], waiting: Sequence[int], tie: 
     return own < min(places) if tie == "first" else own > max(places)
 
 
+@checked
 def hold_elections(
     elections: Sequence[Election],
     ask: Callable[[list[tuple[int, int]]], Sequence[Hashable | None]],

@@ -5,14 +5,13 @@ Each problem has its own generator, seeded by (seed, row), so results do not dep
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
 import statistics
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from datasets import Dataset
 from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
+from .arguments import LARGEST_INTEGER, check_integer, check_number, checked
 from .hex import HexPipeline
 from .ladir import LaDiRPipeline
 from .ldlm import LatentReasoningPipeline
@@ -32,10 +32,13 @@ from .llada import MaskedDiffusionPipeline
 from .metrics import REASONING_METRICS, load_metric
 from .noise import row_generators
 from .pipeline import ReasoningPipeline
+from .result_log import write_results as write_results
 from .tasks import Task, get_task
+from .tasks.task import DATASETS_LOCK
 from .version import __version__
 
 
+MOST_VALUE = 1e150  # whose square is a number still
 PIPELINES: dict[str, type[ReasoningPipeline]] = {
     "LatentReasoningPipeline": LatentReasoningPipeline,
     "MaskedDiffusionPipeline": MaskedDiffusionPipeline,
@@ -68,6 +71,7 @@ class EvalRecord:
         return self.text.split() == self.target.split()
 
 
+@checked
 def load_pipeline(source: str | Path, **kwargs) -> ReasoningPipeline:
     """Return a saved pipeline of any room, from a folder or the Hub.
 
@@ -78,12 +82,14 @@ def load_pipeline(source: str | Path, **kwargs) -> ReasoningPipeline:
     Raises:
         ValueError: if what is saved there is no pipeline of this package.
     """
-    name = ReasoningPipeline.load_config(source)["_class_name"]
-    if name not in PIPELINES:
-        raise ValueError(f"{str(source)!r} holds a {name}, but this package has {sorted(PIPELINES)}.")
+    config = ReasoningPipeline.load_config(source)
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if not isinstance(name, str) or name not in PIPELINES:
+        raise ValueError(f"`source` {str(source)!r} holds a {name}, but this package has {sorted(PIPELINES)}.")
     return PIPELINES[name].from_pretrained(source, **kwargs)
 
 
+@checked
 def evaluate_pipeline(
     pipeline: DiffusionPipeline,
     dataset: Dataset,
@@ -135,16 +141,24 @@ def evaluate_pipeline(
     return records
 
 
+@checked
 def record_texts(dataset: Dataset, texts: list[str], task: Task) -> list[EvalRecord]:
     """Return the records of texts that something else than a pipeline wrote for the rows of a data set."""
+    check_problems(dataset, 1)
+    if len(texts) != len(dataset):
+        raise ValueError(
+            f"`texts` has {len(texts)} texts for the {len(dataset)} rows of `dataset`; give one for each."
+        )
     columns = (dataset["prompt"], dataset["target"], dataset["answer"], texts, map(task.parse_answer, texts))
     return [_record(*values, task) for values in zip(*columns, strict=True)]
 
 
+@checked
 def decoding_trajectory(
     pipeline: DiffusionPipeline, prompt: str, num_inference_steps: int = 20, seed: int = 0
 ) -> list[tuple[int, str]]:
     """Return, for each denoising step, its timestep and what its estimate of the clean latents reads as."""
+    check_integer("seed", seed, least=-LARGEST_INTEGER)
     with _without_inner_bars(pipeline):
         output = pipeline(
             prompt,
@@ -156,6 +170,7 @@ def decoding_trajectory(
     return [(step.timestep, step.texts[0]) for step in output.trajectory]
 
 
+@checked
 def answer_decision(
     pipeline: DiffusionPipeline,
     dataset: Dataset,
@@ -213,6 +228,7 @@ def answer_decision(
     ]
 
 
+@checked
 def summarize(records: list[EvalRecord], task: str | Task, bertscore: dict | None = None) -> dict:
     """Return the task's metrics over the records; for tasks with answers, the accuracy by number of steps and by kind.
 
@@ -233,7 +249,8 @@ def summarize(records: list[EvalRecord], task: str | Task, bertscore: dict | Non
             continue
         arguments = bertscore if name == "bertscore" else {"task": reader} if name in REASONING_METRICS else {}
         given = {"predictions": texts["predictions"]} if name == "diversity" else texts
-        figures = load_metric(name).compute(**given, **arguments)
+        with DATASETS_LOCK:  # metrics keep texts in tables
+            figures = load_metric(name).compute(**given, **arguments)
         if name == "bertscore":
             figures = {
                 f"bertscore_{key.removeprefix('mean_')}": figures[key] for key in figures if key.startswith("mean")
@@ -257,15 +274,19 @@ def summarize(records: list[EvalRecord], task: str | Task, bertscore: dict | Non
     return summary
 
 
-def mean_and_standard_error(values: list[float]) -> tuple[float, float | None]:
+@checked
+def mean_and_standard_error(values: Sequence[float]) -> tuple[float, float | None]:
     """Return the mean over seeds and its standard error; one seed says nothing about it, hence `None`."""
     if not values:
         raise ValueError("`values` has to hold at least one value.")
+    for value in values:
+        check_number("values", value, -MOST_VALUE, MOST_VALUE)
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
     return statistics.fmean(values), error
 
 
-def baselines_of_chance(train_answers: list[str], test_answers: list[str]) -> dict[str, float]:
+@checked
+def baselines_of_chance(train_answers: Sequence[str], test_answers: Sequence[str]) -> dict[str, float]:
     """Return the accuracy of a uniform guess among the training answers, and of always the most frequent one."""
     if not len(train_answers) or not len(test_answers):
         raise ValueError("`train_answers` and `test_answers` have to hold at least one answer each.")
@@ -282,8 +303,7 @@ def check_problems(dataset: Dataset, batch_size: int) -> None:
             f"`dataset` has to hold at least one problem with `prompt`, `target` and `answer`, but has {len(dataset)} rows "
             f"with the columns {dataset.column_names}."
         )
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` has to be at least 1, but is {batch_size}.")
+    check_integer("batch_size", batch_size)
 
 
 def count_parameters(model: torch.nn.Module) -> int:
@@ -291,8 +311,12 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+@checked
 def split_overlap(train: Dataset, test: Dataset) -> int:
     """Return how many test prompts are training prompts too; anything but 0 voids a result."""
+    for name, dataset in (("train", train), ("test", test)):
+        if "prompt" not in dataset.column_names:
+            raise ValueError(f"`{name}` has to have the column 'prompt', but has {dataset.column_names}.")
     return len(set(test["prompt"]) & set(train["prompt"]))
 
 
@@ -310,34 +334,6 @@ def environment() -> dict:
         "commit": _commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
-
-
-def write_results(path: str | Path, results: dict) -> None:
-    """Write results as JSON, whole or not at all.
-
-    Raises:
-        ValueError: if a value is not finite; the message says which.
-    """
-    for place, value in _leaves(results, "results"):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"`{place}` has to be finite, but is {value}; nothing was written to {str(path)!r}.")
-    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")  # processes may share a folder
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def _leaves(value: object, place: str) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves(item, f"{place}[{key!r}]")
-    elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            yield from _leaves(item, f"{place}[{i}]")
-    else:
-        yield place, value
 
 
 def _record(

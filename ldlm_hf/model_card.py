@@ -37,16 +37,19 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
 from __future__ import annotations
 
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .arguments import check_integer, check_number, check_option, checked, shown
 from .ldlm.published import published_of
-from .tasks import get_task
+from .tasks import Problem, get_task
 
 
 PAPER = "Latent Diffusion with LLMs for Reasoning"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a repository on the Hub
 EVALUATION_KEYS = (
     *("answer_accuracy", "standard_error", "invalid_rate", "by_steps"),
     *("num_problems", "num_inference_steps", "guidance_scale", "scheduler", "seed", "dtype", "split", "command"),
@@ -57,6 +60,7 @@ SYSTEM_KEYS = {  # further figures of the evaluation
     "voting": ("mean_nfe", "sampling"),
     "block_latent_diffusion": ("sampling",),
 }
+MOST_DIGITS, MOST_SHARE = 99, 1e9  # of a percentage
 TEMPLATES = {
     "latent_diffusion": "model_card_template.md",
     "masked_diffusion": "masked_model_card_template.md",
@@ -65,6 +69,7 @@ TEMPLATES = {
 }
 
 
+@checked
 def load_results(folder: str | Path) -> dict:
     """Merge every JSON file of a results folder, in the order of their names.
 
@@ -74,10 +79,12 @@ def load_results(folder: str | Path) -> dict:
     """
     paths = sorted(Path(folder).glob("*.json"))
     if not paths:
-        raise OSError(f"{str(folder)!r} holds no results; run examples/run_evaluate.py or run_train.py first.")
+        raise OSError(
+            f"`folder` {str(folder)!r} holds no results; run examples/run_evaluate.py or run_train.py first."
+        )
     merged: dict = {}
     for path in paths:
-        for key, value in json.loads(path.read_text()).items():
+        for key, value in _read_object(path).items():
             if key == "environment":
                 merged.setdefault("environments", {})[path.stem] = value
             elif key in merged and merged[key] != value:
@@ -87,6 +94,16 @@ def load_results(folder: str | Path) -> dict:
     return merged
 
 
+def _read_object(path: Path) -> dict:
+    try:
+        values = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"`folder` has the file {str(path)!r}, which is no JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"`folder` has the file {str(path)!r}, which holds a {type(values).__name__} and no results.")
+    return values
+
+
 def render_model_card(results: dict) -> ModelCard:
     """Return the card of a pipeline.
 
@@ -94,12 +111,24 @@ def render_model_card(results: dict) -> ModelCard:
         results (`dict`): see the module's documentation.
 
     Raises:
-        ValueError: if `model_name`, `task` or `evaluation`, or a figure of the evaluation, is missing.
+        ValueError: if `model_name`, `task` or `evaluation`, or a figure of the evaluation, is missing, if the name is none that
+            the Hub takes, or if a text has line breaks or other characters that could make another document of the card.
     """
+    if not isinstance(results, dict):
+        raise ValueError(f"`results` has to be a dictionary, but is {shown(results)}.")
     missing = [key for key in ("model_name", "task", "evaluation") if key not in results]
     if missing:
         raise ValueError(f"`results` lacks {missing}, which every card needs.")
+    if not NAME.fullmatch(str(results["model_name"])):
+        raise ValueError(
+            f"`model_name` has to be made of letters, digits, '.', '-' and '_', but is {results['model_name']!r}."
+        )
+    _check_texts("results", results)
     system, evaluation = results.get("system", "latent_diffusion"), results["evaluation"]
+    check_option("results['system']", system, tuple(TEMPLATES))
+    if not isinstance(results["task"], str) or not isinstance(evaluation, dict):
+        raise ValueError("`results` has to hold `task`, a name, and `evaluation`, a dictionary.")
+    check_number("results['evaluation']['answer_accuracy']", evaluation.get("answer_accuracy", 0), 0, 1)
     missing = [key for key in (*EVALUATION_KEYS, *SYSTEM_KEYS[system]) if key not in evaluation]
     if missing:
         raise ValueError(
@@ -124,18 +153,41 @@ def render_model_card(results: dict) -> ModelCard:
     template = files("ldlm_hf").joinpath(TEMPLATES[system]).read_text()
     task = get_task(results["task"])
     about_task = {
-        "examples": [task.problem("test", index) for index in range(2)],
+        "examples": [_in_quotes(task.problem("test", index)) for index in range(2)],
         "held_out": task.held_out,
         "published": published_of(results["task"]),
     }
-    return ModelCard.from_template(
-        data, template_str=template, paper=PAPER, percent=percent, **about_task, **_with_defaults(results)
-    )
+    try:
+        return ModelCard.from_template(
+            data, template_str=template, paper=PAPER, percent=percent, **about_task, **_with_defaults(results)
+        )
+    except Exception as error:  # a template is a program, and results are whatever a file holds
+        raise ValueError(f"`results` make no card: {type(error).__name__}: {error}") from error
 
 
 def write_model_card(results: dict, path: str | Path) -> None:
     """Write the card of a pipeline to a Markdown file."""
     Path(path).write_text(str(render_model_card(results)).rstrip() + "\n")
+
+
+def _in_quotes(problem: Problem) -> Problem:
+    """Return a problem whose texts can stand between the quotes of a line of code."""
+    texts = [json.dumps(text, ensure_ascii=False)[1:-1] for text in (problem.prompt, problem.answer)]
+    prompt, answer = (text.replace("'", "\\'") for text in texts)
+    return Problem(prompt, problem.target, answer)
+
+
+def _check_texts(name: str, value: object) -> None:
+    """Raise `ValueError`, naming its place, for a text that does not stay in the line of the card that it stands in."""
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError(f"`{name}` has to be a text of one line that can be printed, but is {value[:100]!r}.")
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            _check_texts(f"a key of {name}", key)
+            _check_texts(f"{name}[{key!r}]", entry)
+    elif isinstance(value, list | tuple):
+        for place, entry in enumerate(value):
+            _check_texts(f"{name}[{place}]", entry)
 
 
 def _with_defaults(results: dict) -> dict:
@@ -167,8 +219,11 @@ def _with_defaults(results: dict) -> dict:
     return {**dict.fromkeys(keys), **results}
 
 
+@checked
 def percent(value: float, digits: int = 1) -> str:
     """Write a share as a percentage; one that is not quite 100 % is never rounded up to it."""
+    check_number("value", value, -MOST_SHARE, MOST_SHARE)
+    check_integer("digits", digits, MOST_DIGITS, least=0)
     text = f"{100 * value:.{digits}f}"
     if value < 1 and float(text) == 100:
         return percent(value, digits + 1)

@@ -11,23 +11,33 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .arguments import check_integer, check_shapes, checked
+
 
 _MASK = (1 << 64) - 1
 
 
+@checked
 def row_generators(seed: int, step: int, first_row: int, num_rows: int) -> list[torch.Generator]:
     """Return one CPU generator for each of the rows `first_row … first_row + num_rows - 1` of training step `step`."""
+    check_integer("num_rows", num_rows, least=0)
     step_key = _mix(_mix(seed & _MASK) ^ (step & _MASK))
     return [torch.Generator().manual_seed(_mix(step_key ^ row) >> 1) for row in range(first_row, first_row + num_rows)]
 
 
+@checked
 def randn_rows(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
     """Return a `(len(generators), *shape)` float32 standard normal tensor, each row from its own generator."""
+    _check_any(generators)
+    for size in shape:
+        check_integer("shape", size, least=0)
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
 
 
+@checked
 def rand_rows(generators: list[torch.Generator]) -> Tensor:
     """Return a `(len(generators),)` float32 tensor, uniform in `[0, 1)`, each element from its own generator."""
+    _check_any(generators)
     return torch.cat([torch.rand(1, generator=generator) for generator in generators])
 
 
@@ -39,6 +49,7 @@ def add_noise(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
         noise (`Tensor` of the same shape): standard normal noise.
         alpha_bar (`Tensor` of shape `(batch,)`): cumulative product of `1 - beta` at each sample's timestep.
     """
+    check_shapes(x0=(x0, "float: batch …"), noise=(noise, "float: batch …"), alpha_bar=(alpha_bar, "float: batch"))
     # In bfloat16 only 193 of 1,000 noise levels are distinct and the first 21 add none, hence float32 whatever comes in.
     alpha_bar = alpha_bar.float().reshape(-1, *[1] * (x0.ndim - 1))
     return alpha_bar.sqrt() * x0.float() + (1 - alpha_bar).sqrt() * noise.float()
@@ -46,9 +57,11 @@ def add_noise(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
 
 def signal_to_noise_ratio(alpha_bar: Tensor) -> Tensor:
     """Return `SNR = alpha_bar / (1 - alpha_bar)` of the same shape (Min-SNR, §3.1)."""
+    check_shapes(alpha_bar=(alpha_bar, "float: …"))
     return alpha_bar / (1 - alpha_bar)
 
 
+@checked
 def mask_tokens(
     input_ids: Tensor,
     probability: Tensor,
@@ -90,20 +103,20 @@ def _check_masking(
     maskable: Tensor | None,
 ) -> None:
     """Refuse what `mask_tokens` cannot work with."""
-    if input_ids.ndim != 2 or input_ids.dtype != torch.long:
-        raise ValueError(
-            f"`input_ids` has to be (batch, length) int64, but is {tuple(input_ids.shape)} {input_ids.dtype}."
-        )
-    batch_size = input_ids.shape[0]
+    batch_size = check_shapes(input_ids=(input_ids, "int64: batch length"))["batch"]
+    check_shapes(probability=(probability, "float: …"))
+    _check_any(generators)
     if probability.shape != (batch_size,) or not bool(((probability >= 0) & (probability <= 1)).all()):
         raise ValueError(f"`probability` has to hold {batch_size} numbers in [0, 1], one a row, but is {probability}.")
     if len(generators) != batch_size:
         raise ValueError(f"`generators` has {len(generators)} generators for {batch_size} rows; pass one a row.")
-    if maskable is not None and (maskable.shape != input_ids.shape or maskable.dtype != torch.bool):
-        raise ValueError(
-            f"`maskable` has to be {tuple(input_ids.shape)} bool as `input_ids`, but is {tuple(maskable.shape)} "
-            f"{maskable.dtype}."
-        )
+    if maskable is not None:
+        check_shapes(input_ids=(input_ids, "batch length"), maskable=(maskable, "bool: batch length"))
+
+
+def _check_any(generators: Sequence[torch.Generator | None]) -> None:
+    if not generators:
+        raise ValueError("`generators` has to hold at least one generator, but is empty.")
 
 
 def _mix(value: int) -> int:

@@ -1,13 +1,17 @@
-"""A file of results that grows while a run goes on, so that a run that was stopped goes on where it was."""
+"""Files of results: written whole or not at all, or growing while a run goes on, so that one that was stopped goes on."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .arguments import checked, shown
+from .checkpoints import write_whole, writing
 
 
 class ResultLog:
@@ -56,10 +60,15 @@ class ResultLog:
         self._results += map(json.loads, lines)
 
     def _write(self, content: bytes, mode: str) -> None:
-        with self.path.open(mode) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        with writing(self.path), self.path.open(mode, buffering=0) as file:
+            size, left = file.tell(), memoryview(content)
+            try:
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:  # the disk is full: the next result must not follow half of this one
+                os.truncate(self.path, size)
+                raise
 
 
 def read_results(path: str | Path, settings: dict, remedy: str = "delete the file or write to another place") -> list:
@@ -125,3 +134,47 @@ def _difference(line: bytes, settings: dict) -> str:
     return ", ".join(
         f"{name} is {json.dumps(found.get(name))[:200]}, not {json.dumps(wanted.get(name))[:200]}" for name in names
     )
+
+
+@checked
+def write_results(path: str | Path, results: dict) -> None:
+    """Write results as JSON, whole or not at all.
+
+    Raises:
+        ValueError: if a value is not finite, or none that JSON can say; the message says which.
+        OSError: if there is no room for them; what was there stays.
+    """
+    check_json("results", results, f"nothing was written to {str(path)!r}")
+    write_whole(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
+
+
+def check_json(name: str, value: object, outcome: str) -> None:
+    """Raise `ValueError`, naming the place in it, for a value that JSON cannot say: other types, NaN, infinity, or itself.
+
+    Args:
+        name (`str`): what the message calls the value.
+        value (`object`): dictionaries, lists and what they hold.
+        outcome (`str`): what the message says of the consequence.
+    """
+    try:
+        leaves = list(_leaves(value, name))
+    except RecursionError as error:
+        raise ValueError(f"`{name}` holds itself, or is too deep; {outcome}.") from error
+    for place, leaf in leaves:
+        if not isinstance(leaf, str | int | float | None):
+            raise ValueError(f"`{place}` is {shown(leaf)}, which JSON cannot say; {outcome}.")
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise ValueError(f"`{place}` has to be finite, but is {leaf}; {outcome}.")
+
+
+def _leaves(value: object, place: str) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str | int | None):
+                raise ValueError(f"`{place}` has the key {shown(key)}, which JSON cannot say.")
+            yield from _leaves(item, f"{place}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _leaves(item, f"{place}[{i}]")
+    else:
+        yield place, value

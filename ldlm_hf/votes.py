@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from .arguments import check_integer
+from .arguments import check_integer, checked
 from .voting import leaders, majority_vote, vote_counts
 
 
@@ -58,6 +58,7 @@ class VoteTable(Sequence[Vote]):
         tie (`str`, *optional*, defaults to `"first"`): rule by which ties are broken, as for [`majority_vote`].
     """
 
+    @checked
     def __init__(self, votes: Sequence[Vote], tie: str = "first") -> None:
         """Sort the votes."""
         self.tie = tie
@@ -97,6 +98,7 @@ class VoteTable(Sequence[Vote]):
 
     def share_empty(self) -> float:
         """Return the share of the votes that are nothing but end-of-text tokens (the collapse of HEX, Table 1)."""
+        self._check_any()
         return fmean(vote.is_empty for vote in self._votes)
 
     def plot(self, path: str | Path, is_correct: Callable[[Vote], bool], num_draws: int = 20, title: str = "") -> None:
@@ -105,6 +107,7 @@ class VoteTable(Sequence[Vote]):
 
         plot_votes({title: self.curve(is_correct, num_draws=num_draws)}, path)
 
+    @checked
     def curve(
         self,
         is_correct: Callable[[Vote], bool],
@@ -131,6 +134,7 @@ class VoteTable(Sequence[Vote]):
             ValueError: for a number of votes that a question does not have.
         """
         check_integer("num_draws", num_draws)
+        self._check_any()
         questions = self.by_question()
         most = min(map(len, questions))
         draw = random.Random(seed)
@@ -148,6 +152,10 @@ class VoteTable(Sequence[Vote]):
             points.append({"num_votes": count, **dict(zip(names, means, strict=True)), "num_problems": len(questions)})
         return points
 
+    def _check_any(self) -> None:
+        if not self._votes:
+            raise ValueError("`votes` of the table have to be at least one, but there are none.")
+
     def _rows(self) -> list[dict]:
         return [asdict(vote) for vote in self._votes]
 
@@ -159,7 +167,12 @@ def outcome(votes: Sequence[Vote], tie: str, correct: dict[int, bool]) -> tuple[
         votes (`Sequence[Vote]`): of one question, in order of preference; at least one.
         tie (`str`): as for [`majority_vote`]; for `"score"` every vote needs one.
         correct (`dict[int, bool]`): whether each is right, by its `id`.
+
+    Raises:
+        ValueError: for `"score"` where a vote has none.
     """
+    if tie == "score" and any(vote.score is None for vote in votes):
+        raise ValueError("`tie` is 'score', but some of the `votes` have none; score them, or break ties otherwise.")
     keys = [vote.key for vote in votes]
     tied = leaders(vote_counts(keys))
     winner = majority_vote(keys, tie, scores=[vote.score for vote in votes] if tie == "score" else None)

@@ -13,12 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
+from .arguments import checked
+
 
 Answer = TypeVar("Answer", bound=Hashable)
 
 TIE_RULES = ("first", "last", "score", "abstain")
 
 
+@checked
 def majority_vote(
     answers: Sequence[Answer | None],
     tie: str = "first",
@@ -57,6 +60,7 @@ def majority_vote(
     return tied[-1 if tie == "last" else 0]
 
 
+@checked
 def verified_vote(
     answers: Sequence[Answer | None],
     accepted: Sequence[bool],
@@ -82,6 +86,7 @@ def verified_vote(
     return majority_vote(kept if any(answer is not None for answer in kept) else answers, tie, weights, scores)
 
 
+@checked
 def vote_counts(answers: Sequence[Answer | None], weights: Sequence[float] | None = None) -> dict[Answer, float]:
     """Return the votes of each answer but `None`, in the order in which the answers first appear.
 
@@ -101,12 +106,15 @@ def vote_counts(answers: Sequence[Answer | None], weights: Sequence[float] | Non
     return {answer: math.fsum(share) for answer, share in shares.items()}
 
 
+@checked
 def leaders(counts: Mapping[Answer, float]) -> list[Answer]:
     """Return the answers with the most votes, in the order of `counts`; more than one is a tie, none an empty vote."""
+    _check_numbers("counts", list(counts.values()), len(counts), least=0)
     most = max(counts.values(), default=0)
     return [answer for answer, votes in counts.items() if votes == most]
 
 
+@checked
 def decided(counts: Mapping[Answer, float], remaining: float) -> bool:
     """Return whether the votes still to come can no longer change the winner, whatever they are and whatever the tie rule.
 
@@ -122,10 +130,12 @@ def decided(counts: Mapping[Answer, float], remaining: float) -> bool:
     """
     if not remaining >= 0:
         raise ValueError(f"`remaining` has to be 0 or more votes, but is {remaining}.")
+    _check_numbers("counts", list(counts.values()), len(counts), least=0)
     first, second = sorted([*counts.values(), 0, 0], reverse=True)[:2]
     return remaining == 0 or first - second > remaining
 
 
+@checked
 def minimum_bayes_risk(
     texts: Sequence[str], utility: Callable[[str, str], float] | None = None, weights: Sequence[float] | None = None
 ) -> int:
@@ -156,6 +166,7 @@ def minimum_bayes_risk(
     return expected.index(max(expected))
 
 
+@checked
 def ngram_f1(hypothesis: str, reference: str, max_order: int = 2) -> float:
     """Return how much two texts share, from 0 to 1: F1 of their n-grams of words, averaged over orders 1 to `max_order`.
 

@@ -12,6 +12,8 @@ os.environ.update(
     HF_HUB_DISABLE_XET="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
+    HF_HUB_DOWNLOAD_TIMEOUT=os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT", "2"),  # seconds that the Hub may say nothing
+    HF_HUB_ETAG_TIMEOUT="2",
     HF_EVALUATE_OFFLINE="1",
     HF_DATASETS_OFFLINE="0",
     DISABLE_SAFETENSORS_CONVERSION="1",  # else transformers calls a public service where a checkpoint lacks safetensors
@@ -40,8 +42,7 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))  # tiny models lose time on m
 @pytest.fixture
 def hub():
     """Return the loopback Hub, empty and without planned faults."""
-    HUB.repositories.clear()
-    HUB.faults.clear()
+    HUB.clear()
     return HUB
 
 

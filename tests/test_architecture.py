@@ -18,7 +18,7 @@ PACKAGE = ROOT / "ldlm_hf"
 ROOMS = ("ldlm", "ladir", "llada", "d1", "hex")
 BASE = (
     *("tasks", "metrics", "noise", "masks", "voting", "schedulers", "tokenization", "arguments", "pipeline"),
-    *("checkpoints", "version", "votes", "elections", "result_log"),
+    *("checkpoints", "loading", "repositories", "pipeline_parts", "version", "votes", "elections", "result_log"),
 )
 ALLOWED = {  # who may import whom, beside itself
     **dict.fromkeys(BASE, BASE),

@@ -327,11 +327,11 @@ def test_shipped_weights_answer_as_their_card_says(path):
 
 
 def test_the_table_of_the_readme_is_that_of_the_shipped_results():
-    from examples.write_results_table import with_table
+    from examples.write_results_table import with_tables
 
     root = Path(__file__).parents[1]
     readme = (root / "README.md").read_text()
-    assert with_table(readme, root / "model_cards") == readme
+    assert with_tables(readme, root) == readme
 
 
 def test_the_study_of_settings_is_that_of_its_results():

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..arguments import check_integer, check_option
+from ..arguments import MOST_GUIDANCE, MOST_TEMPERATURE, check_integer, check_number, check_option
+from ..schedulers import REMASKING
 from ..training import ReproducibleTrainingArguments
 from .estimators import MASK_DRAWS
-from .losses import BASELINES, LEVELS, LOSS_TYPES, SCALINGS
+from .losses import BASELINES, LEVELS, LOSS_TYPES, SCALINGS, check_epsilon
 
 
 ESTIMATORS = ("one_step", "elbo", "trajectory")
 RANGES = {  # least and most, both allowed
     "prompt_mask_probability": (0.0, 1.0),
     "beta": (0.0, float("inf")),
-    "temperature": (0.0, float("inf")),
-    "epsilon": (0.0, float("inf")),
+    "temperature": (0.0, MOST_TEMPERATURE),
+    "guidance_scale": (-MOST_GUIDANCE, MOST_GUIDANCE),
     "negative_weight": (0.0, float("inf")),
 }
+COUNTS = ("num_iterations", "max_completion_length", "block_length", "num_inference_steps", "n_mc")
+OPTIONAL_COUNTS = ("max_prompt_length", "sampling_batch_size", "logits_chunk_size")
 
 
 @dataclass
@@ -129,15 +132,19 @@ class DiffuGRPOConfig(ReproducibleTrainingArguments):
         }
         for name, allowed in {**options, "logprob_estimator": ESTIMATORS}.items():
             check_option(name, getattr(self, name), allowed)
-        for name in ("num_iterations", "max_completion_length", "block_length", "num_inference_steps", "n_mc"):
+        check_option("remasking", self.remasking, REMASKING)
+        for name in (*COUNTS, *(name for name in OPTIONAL_COUNTS if getattr(self, name) is not None)):
             check_integer(name, getattr(self, name))
-        for name, (least, most) in RANGES.items():
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(f"`{name}` has to lie between {least} and {most}, but is {getattr(self, name)}.")
+        for name, bounds in RANGES.items():
+            check_number(name, getattr(self, name), *bounds)
+        for weight in self.reward_weights or []:
+            check_number("reward_weights", weight)
         if self.logprob_estimator == "elbo" and self.elbo_draws == "antithetic" and self.n_mc % 2:
             raise ValueError(f"`n_mc` has to be even for antithetic draws, but is {self.n_mc}.")
         if self.epsilon_high is None:
             self.epsilon_high = self.epsilon
+        for name in ("epsilon", "epsilon_high"):
+            check_epsilon(name, getattr(self, name))
         if self.importance_sampling_level is None:
             self.importance_sampling_level = "sequence" if self.logprob_estimator == "elbo" else "token"
         check_option("importance_sampling_level", self.importance_sampling_level, LEVELS)

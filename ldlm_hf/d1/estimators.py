@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_integer, check_option
+from ..arguments import check_integer, check_number, check_option, check_shapes, checked
 from ..llada.losses import rows_per_chunk, score_tokens
 from ..llada.masked_language_model import MaskedLanguageModel
 
@@ -126,6 +126,7 @@ def trajectory_log_probs(
     return _log_probs_of_draws(model, *prompts, *canvases, chunk_size, excluded_token_id).sum(dim=1)
 
 
+@checked
 def draw_prompt_masking(
     attention_mask: Tensor, probability: float, num_iterations: int, generators: Sequence[torch.Generator]
 ) -> Tensor:
@@ -139,6 +140,10 @@ def draw_prompt_masking(
         num_iterations (`int`): inner iterations.
         generators (`Sequence[torch.Generator]`): one CPU generator for each row.
     """
+    check_shapes(attention_mask=(attention_mask, "mask: rows prompt"))
+    check_number("probability", probability, 0, 1)
+    check_integer("num_iterations", num_iterations)
+    _check_count(generators, len(attention_mask))
     masking = torch.zeros(len(attention_mask), num_iterations, attention_mask.shape[1], dtype=torch.bool)
     lengths = attention_mask.sum(dim=1).tolist()
     for row, (length, generator) in enumerate(zip(lengths, generators, strict=True)):
@@ -147,6 +152,7 @@ def draw_prompt_masking(
     return masking
 
 
+@checked
 def draw_completion_masking(
     completion_mask: Tensor, num_draws: int, generators: Sequence[torch.Generator], draws: str = "stratified"
 ) -> Tensor:
@@ -169,12 +175,15 @@ def draw_completion_masking(
     check_integer("n_mc", num_draws)
     if draws == "antithetic" and num_draws % 2:
         raise ValueError(f"`n_mc` has to be even for antithetic draws, but is {num_draws}.")
+    check_shapes(completion_mask=(completion_mask, "bool: rows length"))
+    _check_count(generators, len(completion_mask))
     masking = torch.zeros(len(completion_mask), num_draws, completion_mask.shape[1], dtype=torch.bool)
     for row, (length, generator) in enumerate(zip(completion_mask.sum(dim=1).tolist(), generators, strict=True)):
         masking[row, :, :length] = _draw_masks(length, num_draws, draws, generator)
     return masking
 
 
+@checked
 def draw_trajectory_steps(
     commit_steps: Tensor, completion_mask: Tensor, num_draws: int, generators: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
@@ -190,7 +199,10 @@ def draw_trajectory_steps(
         generators (`Sequence[torch.Generator]`): one CPU generator for each row.
     """
     check_integer("n_mc", num_draws)
+    form = "rows length"
+    check_shapes(commit_steps=(commit_steps, f"int64: {form}"), completion_mask=(completion_mask, f"bool: {form}"))
     rows, length = commit_steps.shape
+    _check_count(generators, rows)
     chosen = torch.full((rows, num_draws), -1)
     commit_steps, completion_mask = commit_steps.cpu(), completion_mask.cpu()
     for row, generator in enumerate(generators):
@@ -201,6 +213,11 @@ def draw_trajectory_steps(
     is_drawn = (chosen >= 0)[..., None]
     masked = commit_steps[:, None] >= chosen[..., None]
     return masked & is_drawn, (commit_steps[:, None] == chosen[..., None]) & is_drawn
+
+
+def _check_count(generators: Sequence[torch.Generator], rows: int) -> None:
+    if len(generators) != rows:
+        raise ValueError(f"`generators` has {len(generators)} generators for {rows} rows; give one for each.")
 
 
 def _draw_masks(length: int, num_draws: int, draws: str, generator: torch.Generator) -> Tensor:

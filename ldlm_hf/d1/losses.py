@@ -10,10 +10,12 @@ happen to be in one forward pass (`"bnpo"`), so that it does not depend on how a
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from ..arguments import check_integer, check_option
+from ..arguments import check_integer, check_number, check_option, check_shapes
 
 
 SCALINGS = ("none", "group", "batch")
@@ -21,6 +23,8 @@ BASELINES = ("group", "none")
 LEVELS = ("token", "sequence")
 LOSS_TYPES = ("dapo", "bnpo", "grpo", "dr_grpo")
 STANDARD_DEVIATION_FLOOR = 1e-4
+MOST_EPSILON = 1e30  # in float32
+LEAST_TOKENS = 1e-9  # of an update, divided by its micro-batches
 
 
 def group_advantages(
@@ -48,7 +52,9 @@ def group_advantages(
     check_option("scale_rewards", scale_rewards, SCALINGS)
     check_option("advantage_baseline", baseline, BASELINES)
     check_integer("num_generations", num_generations)
-    if num_generations < 2 or rewards.ndim != 1 or len(rewards) % num_generations:
+    check_number("negative_weight", negative_weight)
+    check_shapes(rewards=(rewards, "float: …"))
+    if num_generations < 2 or rewards.ndim != 1 or not len(rewards) or len(rewards) % num_generations:
         raise ValueError(
             f"`rewards` has the shape {tuple(rewards.shape)}, which are no groups of `num_generations` {num_generations}; "
             "a group is two completions or more."
@@ -80,6 +86,8 @@ def log_ratio(log_probs: Tensor, others: Tensor, mask: Tensor, level: str = "tok
         ValueError: for another `level`.
     """
     check_option("importance_sampling_level", level, LEVELS)
+    form = "float: rows length"
+    check_shapes(log_probs=(log_probs, form), others=(others, form), mask=(mask, "mask: rows length"))
     difference = log_probs - others
     if level == "token":
         return difference
@@ -95,8 +103,11 @@ def clipped_loss(log_ratios: Tensor, advantages: Tensor, epsilon_low: float, eps
         epsilon_low (`float`): a ratio below 1 less this no longer counts where the advantage is negative.
         epsilon_high (`float`): one above 1 plus this no longer counts where it is positive.
     """
+    _check_ratios(log_ratios, advantages, epsilon_low, epsilon_high)
     ratio, advantages = log_ratios.exp(), advantages[:, None]
-    return -torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon_low, 1 + epsilon_high) * advantages)
+    return -torch.minimum(
+        ratio * advantages, ratio.clamp(1 - float(epsilon_low), 1 + float(epsilon_high)) * advantages
+    )
 
 
 def is_clipped(
@@ -110,8 +121,9 @@ def is_clipped(
         epsilon_low (`float`): as there.
         epsilon_high (`float`): as there.
     """
+    _check_ratios(log_ratios, advantages, epsilon_low, epsilon_high)
     ratio, advantages = log_ratios.exp(), advantages[:, None]
-    return (ratio < 1 - epsilon_low) & (advantages < 0), (ratio > 1 + epsilon_high) & (advantages > 0)
+    return (ratio < 1 - float(epsilon_low)) & (advantages < 0), (ratio > 1 + float(epsilon_high)) & (advantages > 0)
 
 
 def k3_divergence(log_ratios: Tensor) -> Tensor:
@@ -120,6 +132,7 @@ def k3_divergence(log_ratios: Tensor) -> Tensor:
     Args:
         log_ratios (`Tensor` of any shape): d, of the reference to the policy.
     """
+    check_shapes(log_ratios=(log_ratios, "float: …"))
     return torch.expm1(log_ratios) - log_ratios
 
 
@@ -140,6 +153,11 @@ def aggregate(
         ValueError: for another `loss_type`.
     """
     check_option("loss_type", loss_type, LOSS_TYPES)
+    check_shapes(token_losses=(token_losses, "float: rows length"), mask=(mask, "mask: rows length"))
+    if loss_type == "dapo":
+        check_number("num_tokens", num_tokens, LEAST_TOKENS)
+    elif loss_type == "dr_grpo":
+        check_integer("max_length", max_length)
     losses = token_losses * mask
     if loss_type == "dapo":
         return losses.sum() / num_tokens
@@ -148,3 +166,15 @@ def aggregate(
     if loss_type == "grpo":
         return (losses.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
     return losses.sum() / (len(losses) * max_length)
+
+
+def check_epsilon(name: str, value: float) -> None:
+    """Raise `ValueError` unless `value` says how far a ratio may be from 1; infinity, with which nothing is clipped, does."""
+    if not (isinstance(value, float) and value == math.inf):
+        check_number(name, value, 0, MOST_EPSILON)
+
+
+def _check_ratios(log_ratios: Tensor, advantages: Tensor, epsilon_low: float, epsilon_high: float) -> None:
+    check_shapes(log_ratios=(log_ratios, "float: rows length"), advantages=(advantages, "float: rows"))
+    check_epsilon("epsilon_low", epsilon_low)
+    check_epsilon("epsilon_high", epsilon_high)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..arguments import check_option
+from ..arguments import check_option, checked
 
 
 FORM = (
@@ -32,6 +32,7 @@ TEMPLATES = {  # by name, for recipes
 }
 
 
+@checked
 def ask(template: str, problem: str) -> str:
     """Return the prompt of a problem.
 
@@ -46,6 +47,7 @@ def ask(template: str, problem: str) -> str:
     return TEMPLATES[template].replace("{problem}", problem)  # problems may hold braces
 
 
+@checked
 def demonstration_of_s1k(row: Mapping[str, object]) -> dict[str, str]:
     """Return prompt and target of a row of `simplescaling/s1K`: its first trajectory is the reasoning, its attempt the answer.
 

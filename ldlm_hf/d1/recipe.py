@@ -17,12 +17,14 @@ from datasets import Dataset, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, set_seed
 from transformers.utils import logging
 
-from ..arguments import check_option
+from ..arguments import check_field_types, check_option, naming
+from ..checkpoints import saved_whole, write_whole
 from ..llada.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from ..llada.recipe import DTYPES, STAGE, MaskedDiffusionRecipe, load_model, train_masked_diffusion
+from ..loading import load_adapters
 from ..schedulers import MaskedDiffusionScheduler
 from ..tasks import TASKS, Task, get_task
-from ..training import last_complete_checkpoint, read_section, run_stage
+from ..training import discard_stages, last_complete_checkpoint, read_section, run_stage
 from .configuration_diffu_grpo import DiffuGRPOConfig
 from .prompts import TEMPLATES, ask, demonstration_of_s1k
 from .rewards import REWARD_MAKERS, REWARDS
@@ -76,6 +78,7 @@ class ReinforcementRecipe:
 
     def __post_init__(self):
         """Check what can be checked before hours of training."""
+        check_field_types(self)
         if self.task is None and self.dataset is None:
             raise ValueError("`rl` needs a `task` or a `dataset`.")
         check_option("template", self.template, tuple(TEMPLATES))
@@ -160,11 +163,13 @@ class D1Recipe:
 
     def __post_init__(self):
         """Check what can be checked before hours of training."""
+        check_field_types(self)
         if (self.pretrained is None) == (not self.base):
             raise ValueError("A recipe needs either `pretrained`, a model to start from, or `base`, how to train one.")
         if not (self.base or self.sft or self.rl):
             raise ValueError("A recipe needs a stage: `base`, `sft` or `rl`.")
-        MaskedDiffusionScheduler(**self.scheduler)
+        with naming("scheduler"):
+            MaskedDiffusionScheduler(**self.scheduler)
         self.make_reinforcement()
 
     def make_reinforcement(self) -> ReinforcementRecipe | None:
@@ -184,6 +189,8 @@ def train_d1(recipe: D1Recipe, resume: bool = False) -> tuple[MaskedDiffusionPip
         resume (`bool`, *optional*, defaults to `False`): read finished stages back, and go on with a broken-off one from its
             newest complete checkpoint.
     """
+    if not resume:
+        discard_stages(recipe.folder("base") / STAGE, recipe.folder("sft") / STAGE, recipe.folder("rl"))
     source, records = recipe.pretrained, {}
     for stage, section in (("base", recipe.base), ("sft", recipe.sft)):
         if section:
@@ -237,8 +244,7 @@ def _supervised(recipe: D1Recipe, stage: str, section: dict, source: str | None)
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(dict(row)) + "\n" for row in rows))
+    write_whole(path, "".join(json.dumps(dict(row)) + "\n" for row in rows))
 
 
 def _reinforce(recipe: D1Recipe, section: ReinforcementRecipe, source: str, folder: Path, resume: bool) -> dict:
@@ -257,8 +263,9 @@ def _reinforce(recipe: D1Recipe, section: ReinforcementRecipe, source: str, fold
     output = trainer.train(resume_from_checkpoint=resume and last_complete_checkpoint(folder) is not None)
     trainer.save_final(folder / ("adapters" if section.lora else STAGE))
     if section.lora and recipe.merge_adapters:
-        _merged(source, folder / "adapters", section.dtype).save_pretrained(folder / STAGE)
-        tokenizer.save_pretrained(folder / STAGE)
+        with saved_whole(folder / STAGE) as place:
+            _merged(source, folder / "adapters", section.dtype).save_pretrained(place)
+            tokenizer.save_pretrained(place)
     updates = trainer.state.global_step
     return {
         "steps": updates,
@@ -283,6 +290,4 @@ def _load_policy(source: str, section: ReinforcementRecipe) -> PreTrainedModel:
 
 def _merged(source: str, adapters: Path, dtype: str) -> PreTrainedModel:
     """Return the model with adapters merged into it, in full precision even where they were trained on 4 bits."""
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(load_model(source, DTYPES[dtype]), str(adapters)).merge_and_unload()
+    return load_adapters(load_model(source, DTYPES[dtype]), adapters).merge_and_unload()

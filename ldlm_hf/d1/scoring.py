@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerState
 
+from ..arguments import check_finite, check_number, check_text, shown
 from ..llada.pipeline_inputs import Messages
 
 
@@ -36,6 +37,8 @@ class RewardScorer:
         self, reward_funcs: RewardFunction | Sequence[RewardFunction], reward_weights: Sequence[float] | None = None
     ) -> None:
         """Check the functions."""
+        if not callable(reward_funcs) and not isinstance(reward_funcs, Sequence):
+            raise ValueError(f"`reward_funcs` has to be a function or a list of them, but is {shown(reward_funcs)}.")
         self.functions = [reward_funcs] if callable(reward_funcs) else list(reward_funcs)
         if not self.functions:
             raise ValueError("`reward_funcs` has to hold at least one function, but is empty.")
@@ -47,7 +50,11 @@ class RewardScorer:
         self.names = [name_of(function) for function in self.functions]
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"`reward_funcs` has functions of the same name, {self.names}; give each its own.")
+        if not isinstance(reward_weights, Sequence | None):
+            raise ValueError(f"`reward_weights` has to be a list of numbers, but is {shown(reward_weights)}.")
         weights = [1.0] * len(self.functions) if reward_weights is None else list(reward_weights)
+        for weight in weights:
+            check_number("reward_weights", weight)
         if len(weights) != len(self.functions):
             raise ValueError(f"`reward_weights` has {len(weights)} weights for the {len(self.functions)} functions.")
         self.weights = torch.tensor(weights)
@@ -81,9 +88,16 @@ class RewardScorer:
         columns |= {"completion_ids": list(completion_ids), "trainer_state": state, "log_metric": log_metric}
         scores = []
         for name, function in zip(self.names, self.functions, strict=True):
-            rewards = list(function(prompts=prompts, completions=completions, **columns))
+            rewards = function(prompts=prompts, completions=completions, **columns)
+            is_list = rewards.ndim == 1 if isinstance(rewards, Tensor) else isinstance(rewards, Sequence)
+            if not is_list or isinstance(rewards, str):
+                raise ValueError(f"`{name}` has to return a list of rewards, but returned {shown(rewards)}.")
+            rewards = list(rewards)
             if len(rewards) != len(texts):
                 raise ValueError(f"`{name}` returned {len(rewards)} rewards for {len(texts)} completions.")
+            for given in rewards:
+                if given is not None and not isinstance(given, int | float | Tensor):
+                    raise ValueError(f"`{name}` returned a reward that is no finite number: {shown(given)}.")
             values = torch.tensor([torch.nan if reward is None else float(reward) for reward in rewards])
             given = torch.tensor([reward is not None for reward in rewards])
             if not bool(values[given].isfinite().all()):
@@ -97,7 +111,9 @@ class RewardScorer:
         Args:
             rewards (`Tensor` of shape `(completions, functions)`): as returned by a call.
         """
-        return (rewards * self.weights.to(rewards.device)).nansum(dim=1)
+        totals = (rewards * self.weights.to(rewards.device)).nansum(dim=1)
+        check_finite("reward_weights", totals, "sums of rewards are too large; take smaller weights or rewards")
+        return totals
 
 
 def name_of(function: RewardFunction) -> str:
@@ -114,4 +130,19 @@ def as_completion(text: str, prompt: str | Messages) -> str | Messages:
 
 def text_of(completion: str | Messages) -> str:
     """Return the text of a completion of either form; of a conversation, that of its last message."""
-    return completion if isinstance(completion, str) else completion[-1]["content"]
+    last = completion[-1] if isinstance(completion, list | tuple) and completion else completion
+    text = last.get("content") if isinstance(last, dict) else last
+    if not isinstance(text, str):
+        raise ValueError(f"`completions` has to hold texts or conversations, but holds {shown(completion)}.")
+    return text
+
+
+def column_of(name: str, values: Sequence[str], completions: Sequence[str | Messages]) -> Sequence[str]:
+    """Return a column of texts, or raise `ValueError` unless there is one for each completion."""
+    if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != len(completions):
+        raise ValueError(
+            f"`{name}` has to hold {len(completions)} texts, one for each completion, but is {shown(values)}."
+        )
+    for value in values:
+        check_text(name, value)
+    return values

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..arguments import checked
 from ..llada.pipeline_inputs import Messages
 from ..tasks import StyledSudoku
 from ..tasks.sudoku import NUM_CELLS, solutions
-from .scoring import text_of
+from .scoring import column_of, text_of
 
 
 STYLE_SCORE = 0.5
 
 
+@checked
 def style_reward(
     prompts: Sequence[str | Messages],
     completions: Sequence[str | Messages],
@@ -28,13 +30,14 @@ def style_reward(
         columns: not looked at.
     """
     scores = []
-    for completion, solution in zip(completions, answer, strict=True):
+    for completion, solution in zip(completions, column_of("answer", answer, completions), strict=True):
         digits = StyledSudoku().parse_answer(text_of(completion))
         cells = zip(digits or "", solution, strict=False)
         scores.append(0.0 if digits is None else STYLE_SCORE + sum(a == b for a, b in cells) / NUM_CELLS)
     return scores
 
 
+@checked
 def style_figures(texts: Sequence[str], prompts: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
     """Return means over answers to Sudokus: how many are in the graded style, of how many all is right, and which share of cells.
 
@@ -46,6 +49,11 @@ def style_figures(texts: Sequence[str], prompts: Sequence[str], answers: Sequenc
         prompts (`Sequence[str]`): the puzzles.
         answers (`Sequence[str]`): their solutions.
     """
+    if not len(texts) or not len(texts) == len(prompts) == len(answers):
+        raise ValueError(
+            f"`texts`, `prompts` and `answers` have to be as many, at least one, but are {len(texts)}, {len(prompts)} and "
+            f"{len(answers)}."
+        )
     task = StyledSudoku()
     graded = [task.parse_answer(text) for text in texts]
     cells = [task.partial_score(*row) for row in zip(texts, prompts, answers, strict=True)]

@@ -10,6 +10,9 @@ from huggingface_hub.dataclasses import strict
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
+from ..arguments import check_field_types
+from ..loading import CompleteConfigMixin
+
 
 QUESTION, FILLER, MARKER = "q", ".", "#"
 END_OF_TURN, END_OF_TEXT, MASK, UNKNOWN = "<|end_of_turn|>", "<|endoftext|>", "<|mask|>", "<|unknown|>"
@@ -23,11 +26,13 @@ FIXED = {  # fields that follow from the vocabulary
     "pad_token_id": TOKEN_IDS[END_OF_TEXT],
     "is_causal": False,
 }
+MOST_SIGMA = 1e4  # of logits that are all between -100 and 0
 MOST_SEQUENCES = 100_000
+MOST_PROBABILITIES = 200_000_000  # 1.6 GB of them
 
 
 @strict
-class ExactDenoiserConfig(PreTrainedConfig):
+class ExactDenoiserConfig(CompleteConfigMixin, PreTrainedConfig):
     r"""Configuration of an [`ExactDenoiser`]: the distribution of the answers to each question.
 
     Args:
@@ -79,6 +84,7 @@ class ExactDenoiserConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         """Check the fields."""
+        check_field_types(self, PreTrainedConfig)
         super().__post_init__(**kwargs)
         self.validate_architecture()  # as a ValueError; `strict` wraps what it raises itself
 
@@ -99,12 +105,19 @@ class ExactDenoiserConfig(PreTrainedConfig):
         for name, least in smallest.items():
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` has to be at least {least}, but is {getattr(self, name)}.")
+        if not self.sigma <= MOST_SIGMA:
+            raise ValueError(f"`sigma` has to be at most {MOST_SIGMA}, but is {self.sigma}.")
         if self.num_values > 10:
             raise ValueError(f"`num_values` has to be at most 10, as values are digits, but is {self.num_values}.")
         if self.num_sequences > MOST_SEQUENCES:
             raise ValueError(
                 f"`num_values` {self.num_values} and `num_steps` {self.num_steps} make {self.num_sequences} answers to "
                 f"enumerate; {MOST_SEQUENCES} are the most, so choose smaller ones."
+            )
+        if self.num_questions * self.num_sequences > MOST_PROBABILITIES:
+            raise ValueError(
+                f"`num_questions` {self.num_questions} with {self.num_sequences} answers each make more than "
+                f"{MOST_PROBABILITIES:,} probabilities; choose a smaller one."
             )
         longest = self.num_steps + self.max_filler + 3
         if self.gen_length < longest:

@@ -13,7 +13,7 @@ from statistics import fmean
 
 import numpy as np
 
-from ..arguments import check_integer
+from ..arguments import check_integer, checked
 from ..elections import Election, hold_elections
 from ..votes import Vote, outcome
 
@@ -60,11 +60,12 @@ class Outcome:
         """Return what came of the first problems."""
         return self.part(slice(0, num_problems))
 
-    def summary(self) -> dict[str, float | int]:
-        """Return the means over problems, and the standard error of the accuracy over problems."""
+    def summary(self) -> dict[str, float | int | None]:
+        """Return the means over problems, and the standard error of the accuracy over problems, `None` of a single one."""
+        count = len(self.accuracy)
         return {
             "answer_accuracy": float(self.accuracy.mean()),
-            "standard_error": float(self.accuracy.std(ddof=1) / np.sqrt(len(self.accuracy))),
+            "standard_error": float(self.accuracy.std(ddof=1) / np.sqrt(count)) if count > 1 else None,
             "tie_rate": float(self.tie_rate.mean()),
             "coverage": float(self.coverage.mean()),
             "oracle": float(self.oracle.mean()),
@@ -85,15 +86,18 @@ class VotePool:
         seeds (`dict`): for each schedule, the seeds there are.
 
     Raises:
-        ValueError: if the problems do not have the same paths, or there are none.
+        ValueError: if the problems do not have the same paths, there are none, or a vote lacks its forward passes.
     """
 
+    @checked
     def __init__(self, votes: Sequence[Vote], correct: Sequence[bool]) -> None:
         """Sort the paths."""
         if not votes or len(votes) != len(correct):
             raise ValueError(
                 f"`correct` has {len(correct)} values for {len(votes)} `votes`; give one each, at least one."
             )
+        if any(vote.nfe is None for vote in votes):
+            raise ValueError("`votes` have to say their `nfe`, the forward passes that they took, but some do not.")
         self._correct = {id(vote): bool(right) for vote, right in zip(votes, correct, strict=True)}
         problems: dict[int, dict[tuple, Vote]] = {}
         for vote in votes:
@@ -107,6 +111,7 @@ class VotePool:
         for schedule, seed in self._problems[0]:
             self.seeds.setdefault(schedule, []).append(seed)
 
+    @checked
     def draw_seeds(
         self, schedules: Sequence[object], num_seeds: int, num_draws: int, seed: int = 0
     ) -> list[list[tuple[object, int]]]:
@@ -128,6 +133,7 @@ class VotePool:
             for _ in range(num_draws)
         ]
 
+    @checked
     def hold(
         self, draws: Sequence[Sequence[tuple[object, int]]], tie: str = "first", select: str = "majority"
     ) -> Outcome:
@@ -138,6 +144,8 @@ class VotePool:
             tie (`str`, *optional*, defaults to `"first"`): as for [`majority_vote`].
             select (`str`, *optional*, defaults to `"majority"`): anything else takes the path with the highest score.
         """
+        if select != "majority" and any(vote.score is None for paths in self._problems for vote in paths.values()):
+            raise ValueError(f"`select` is {select!r}, but some of the `votes` have no score.")
         rows = []
         for paths in self._problems:
             drawn = [[paths[name] for name in draw] for draw in draws]
@@ -151,6 +159,7 @@ class VotePool:
         columns = np.array(rows).T
         return Outcome(*columns[:4], num_votes=len(draws[0]), nfe=float(columns[4].mean()))
 
+    @checked
     def hold_until_decided(
         self, names: Sequence[tuple[object, int]], order: Sequence[int], tie: str = "first"
     ) -> Outcome:
@@ -178,6 +187,7 @@ class VotePool:
         return bool(answered) and self._correct[id(max(answered, key=lambda vote: vote.score))]
 
 
+@checked
 def paired_difference(one: Outcome, other: Outcome, num_resamples: int = 2000, seed: int = 0) -> dict[str, float]:
     """Return the difference of two accuracies on the same problems with its 95-percent interval, by a paired bootstrap.
 

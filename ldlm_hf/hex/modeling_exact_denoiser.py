@@ -24,6 +24,8 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import MaskedLMOutput
 
+from ..arguments import check_shapes, check_token_ids, present
+from ..loading import CompleteLoadingMixin
 from .configuration_exact_denoiser import (
     END_OF_TEXT,
     END_OF_TURN,
@@ -61,7 +63,7 @@ class AnswerTable:
     one_hot: Tensor
 
 
-class ExactDenoiser(PreTrainedModel):
+class ExactDenoiser(CompleteLoadingMixin, PreTrainedModel):
     """Returns the exact marginals of a distribution over answers as logits.
 
     The only weights are the embedding, the identity, by which token ids become one-hot; the distribution is made anew from
@@ -115,6 +117,12 @@ class ExactDenoiser(PreTrainedModel):
             ValueError: for an `attention_mask` of another shape, a prompt that names no question, or tokens behind the
                 last place of an answer.
         """
+        check_shapes(
+            input_ids=(input_ids, "int64: batch length"), **present(attention_mask=(attention_mask, "mask: …"))
+        )
+        check_token_ids("input_ids", input_ids, self.config.vocab_size)
+        if not input_ids.numel():
+            raise ValueError(f"`input_ids` has to hold tokens, but is {tuple(input_ids.shape)}.")
         attended = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if attended.shape != input_ids.shape:
             raise ValueError(

@@ -146,6 +146,7 @@ class PathSampler:
         while not decoder.is_done:
             decoder.step()
             self.num_forwards += 1 if self._settings.guidance_scale == 1.0 else 2
+        decoder.check_logits()
         self.num_rows += decoder.num_rows
         return decoder.generated.clone(), decoder.nfe
 

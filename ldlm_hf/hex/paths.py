@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..arguments import check_integer, checked
 from ..noise import row_generators
 
 
@@ -48,6 +49,7 @@ class Candidates:
     order: list[int]
 
 
+@checked
 def list_candidates(block_lengths: Sequence[BlockSchedule], num_seeds: int, smallest_first: bool) -> Candidates:
     """Return the paths of every schedule with every seed.
 
@@ -55,7 +57,12 @@ def list_candidates(block_lengths: Sequence[BlockSchedule], num_seeds: int, smal
         block_lengths (`Sequence`): schedules, all of them different.
         num_seeds (`int`): seeds of each.
         smallest_first (`bool`): prefer small blocks (by the mean length of a schedule's); else prefer what is listed first.
+
+    Raises:
+        ValueError: for no schedules, the same twice, blocks without tokens, or less than one seed.
     """
+    check_integer("num_seeds", num_seeds)
+    check_schedules("block_lengths", block_lengths)
     listed = [Path(schedule, seed) for schedule in block_lengths for seed in range(num_seeds)]
     paths = sorted(listed, key=lambda path: _mean_length(path.block_length)) if smallest_first else listed
     asked = [Path(schedule, seed) for seed in range(num_seeds) for schedule in block_lengths]
@@ -63,6 +70,7 @@ def list_candidates(block_lengths: Sequence[BlockSchedule], num_seeds: int, smal
     return Candidates(paths, [place[path] for path in asked])
 
 
+@checked
 def paper_block_lengths(gen_length: int) -> tuple[int, ...]:
     """Return the five block lengths that the paper votes over: 1/32 to 1/2 of the length, 8 to 128 for 256 tokens.
 
@@ -77,6 +85,7 @@ def paper_block_lengths(gen_length: int) -> tuple[int, ...]:
     return tuple(gen_length // 32 * factor for factor in (1, 2, 4, 8, 16))
 
 
+@checked
 def random_block_schedules(
     gen_length: int, count: int, choices: Sequence[int], generator: torch.Generator | None = None
 ) -> list[tuple[int, ...]]:
@@ -93,6 +102,10 @@ def random_block_schedules(
     Raises:
         ValueError: if `gen_length` is no sum of `choices`, or has fewer than `count` different ones.
     """
+    check_integer("gen_length", gen_length)
+    check_integer("count", count)
+    for length in choices:
+        check_integer("choices", length)
     fits = _reachable(gen_length, choices)
     if not fits[gen_length]:
         raise ValueError(f"`gen_length` {gen_length} cannot be filled with blocks of `choices` {list(choices)}.")
@@ -106,7 +119,19 @@ def random_block_schedules(
         found[tuple(schedule)] = None
         if len(found) == count:
             return list(found)
-    raise ValueError(f"`count` is {count}, but only {len(found)} different schedules of `choices` were found.")
+    raise ValueError(
+        f"`count` is {count}, but of `choices` {list(choices)} only {len(found)} different schedules that fill `gen_length` "
+        f"{gen_length} were found."
+    )
+
+
+def check_schedules(name: str, schedules: Sequence[BlockSchedule]) -> None:
+    """Raise `ValueError`, naming the argument, unless there are schedules, all different, whose blocks have tokens."""
+    lengths = [length for one in schedules for length in ([one] if isinstance(one, int) else one or [0])]
+    if not schedules or len(set(schedules)) < len(schedules) or min(lengths) < 1:
+        raise ValueError(
+            f"`{name}` has to hold different schedules of blocks of at least one token, but is {schedules}."
+        )
 
 
 def _reachable(gen_length: int, choices: Sequence[int]) -> list[bool]:

@@ -21,13 +21,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..arguments import check_integer, check_option
+from ..arguments import check_integer, check_option, checked
 from ..elections import Election, hold_elections
 from ..llada.pipeline_inputs import Messages, block_schedules_of_rows
 from ..llada.pipeline_masked_diffusion import MaskedDiffusionPipeline
+from ..pipeline import shareable
 from ..votes import spelled
 from .path_sampler import PathSampler, Questions
-from .paths import BlockSchedule, list_candidates, paper_block_lengths
+from .paths import BlockSchedule, check_schedules, list_candidates, paper_block_lengths
 from .pipeline_output import HexPipelineOutput
 from .scores import elbo_scores, one_step_scores
 from .tally import COMPARISONS, SELECTIONS, TIE_BREAKS, tally
@@ -44,9 +45,11 @@ class HexPipeline(MaskedDiffusionPipeline):
     tags = ("masked-diffusion", "reasoning", "test-time-scaling")
 
     @torch.no_grad()
+    @shareable
+    @checked
     def __call__(
         self,
-        prompt: str | list[str] | None = None,
+        prompt: str | Sequence[str] | None = None,
         messages: Messages | list[Messages] | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -134,7 +137,9 @@ class HexPipeline(MaskedDiffusionPipeline):
         questions = Questions(prompt_ids, prompt_mask, seeds)
         sampler = PathSampler(self, questions, candidates.paths, schedules, settings, keep_agreement)
         elections = [Election(len(paths), TIE_BREAKS[tie_break], candidates.order) for _ in seeds]
-        read = self.read_answers if answer_fn is None else lambda texts: [answer_fn(text) for text in texts]
+        read = (
+            self.read_answers if answer_fn is None else lambda texts: [_answer_by(answer_fn, text) for text in texts]
+        )
         with self.progress_bar(total=len(seeds) * len(paths)) as progress:
 
             def ask(pairs: list[tuple[int, int]]) -> list[str | None]:
@@ -184,6 +189,7 @@ class HexPipeline(MaskedDiffusionPipeline):
             raise ValueError(
                 f"`num_seeds` is {num_seeds}, but at `temperature` 0 all seeds give the same text; use 1, or a temperature."
             )
+        check_schedules("block_lengths", block_lengths)
         if keep_agreement is not None and not 0.5 < keep_agreement <= 1:
             raise ValueError(f"`keep_agreement` has to lie in (0.5, 1], a majority, but is {keep_agreement}.")
 
@@ -209,3 +215,10 @@ def question_seeds(generator: torch.Generator | list[torch.Generator] | None, nu
         torch.randint(2**62, (), generator=each, device="cpu" if each is None else each.device) for each in sources
     )
     return [int(draw) for draw in draws]
+
+
+def _answer_by(answer_fn: Callable[[str], str | None], text: str) -> str | None:
+    answer = answer_fn(text)
+    if not isinstance(answer, str | None):
+        raise ValueError(f"`answer_fn` has to return a text or None, but returned {answer!r} for {text[:60]!r}.")
+    return answer

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ..arguments import check_option
-from .paths import BlockSchedule, paper_block_lengths, random_block_schedules
+from ..arguments import MOST_TEMPERATURE, check_integer, check_number, check_option, checked
+from .paths import BlockSchedule, check_schedules, paper_block_lengths, random_block_schedules
 
 
 PRESETS = (
@@ -23,6 +23,7 @@ PRESETS = (
 )
 
 
+@checked
 def hex_preset(
     name: str,
     gen_length: int,
@@ -49,11 +50,15 @@ def hex_preset(
         ValueError: for an unknown `name`, or a length that the schedules do not divide.
     """
     check_option("name", name, PRESETS)
+    check_integer("gen_length", gen_length)
+    check_integer("num_seeds", num_seeds)
+    check_number("temperature", temperature, 0, MOST_TEMPERATURE)
     arguments: dict[str, object] = {"gen_length": gen_length, "temperature": temperature}
     if name.startswith("full_block"):
         rule = name.removeprefix("full_block_")
         return {**arguments, "block_lengths": [gen_length], "num_seeds": 1, "remasking": rule, "temperature": 0.0}
     schedules = list(paper_block_lengths(gen_length) if block_lengths is None else block_lengths)
+    check_schedules("block_lengths", schedules)
     voters: dict[str, object] = {"block_lengths": schedules, "num_seeds": num_seeds}
     if name == "one_seed":
         voters["num_seeds"] = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from diffusers import DiffusionPipeline
 
-from ..arguments import check_integer, check_option
+from ..arguments import check_integer, check_option, checked
 from ..elections import Election, hold_elections
 from ..votes import Vote
 from .paths import Path
@@ -17,6 +17,7 @@ from .tally import COMPARISONS, tally, vote_key
 SEED_TIE_BREAKS = ("first", "last", "abstain")
 
 
+@checked
 def vote_over_seeds(
     pipeline: DiffusionPipeline,
     prompt: str | list[str],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..arguments import checked
 from ..elections import Election
 from ..tasks.answers import normalize_answer
 from ..votes import Vote, VoteTable
@@ -21,6 +22,7 @@ TIE_BREAKS = {  # by what users call it: the rule of `majority_vote` for candida
 SELECTIONS = ("majority", "one_step_nll", "elbo")
 
 
+@checked
 def vote_key(text: str, answer: str | None, compare: str) -> str | None:
     """Return what is compared of a path's answer; `None` abstains.
 

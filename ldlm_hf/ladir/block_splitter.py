@@ -15,12 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..arguments import check_integer, check_option
+from ..arguments import check_field_types, check_integer, check_option, checked
 from ..tasks.countdown_solver import read_expression
 
 
 MODES = ("sentence", "line", "equation", "word", "expression")
-ABBREVIATION = re.compile(r"^\d{1,2}\.$|(?:^|\s)(?:e\.g|i\.e|cf|vs|Mr|Mrs|Ms|Dr|St|No|Eq|Fig)\.$")
+LIST_MARK = re.compile(r"\d{1,2}\.")
+ABBREVIATION = re.compile(r"(?:^|\s)(?:e\.g|i\.e|cf|vs|Mr|Mrs|Ms|Dr|St|No|Eq|Fig)\.$")
 OPERATORS: dict[type, tuple[str, Callable[[Fraction, Fraction], Fraction]]] = {
     ast.Add: ("+", operator.add),
     ast.Sub: ("-", operator.sub),
@@ -51,9 +52,11 @@ class BlockSplitter:
 
     def __post_init__(self):
         """Check the arguments."""
+        check_field_types(self)
         check_option("mode", self.mode, MODES)
         check_integer("pieces_per_block", self.pieces_per_block)
 
+    @checked
     def split(self, chain: str) -> list[str]:
         """Return the blocks of a chain, without the space between them.
 
@@ -61,7 +64,7 @@ class BlockSplitter:
             ValueError: if the mode is `"expression"` and the chain is none.
         """
         if self.mode == "expression":
-            pieces, joint = work_out(chain), ","
+            pieces, joint = self._work_out(chain), ","
         elif self.mode == "sentence":
             pieces, joint = _sentences(chain), " "
         elif self.mode == "line":
@@ -74,6 +77,7 @@ class BlockSplitter:
         size = self.pieces_per_block
         return [joint.join(pieces[start : start + size]) for start in range(0, len(pieces), size)]
 
+    @checked
     def split_target(self, target: str, answer: str | None = None) -> tuple[list[str], str]:
         """Return the blocks of a target and the text of its answer.
 
@@ -99,7 +103,14 @@ class BlockSplitter:
             raise ValueError(f"`target` {_shown(target)} has no chain before its answer {_shown(written)}.")
         return blocks, written
 
+    def _work_out(self, chain: str) -> list[str]:
+        try:
+            return work_out(chain)
+        except ValueError as error:
+            raise ValueError(f"`mode` 'expression' finds none to work out in {_shown(chain)}: {error}") from error
 
+
+@checked
 def work_out(expression: str) -> list[str]:
     """Return the operations of an arithmetic expression as equations, in the order in which they are worked out.
 
@@ -137,13 +148,13 @@ def _sentences(text: str) -> list[str]:
     """Return the sentences; a line break ends one, a decimal point or the point of an abbreviation does not."""
     sentences: list[str] = []
     for line in text.splitlines():
-        begun = ""
+        begun: list[str] = []
         for piece in re.split(r"(?<=[.!?])\s+", line):
-            begun = f"{begun} {piece}" if begun else piece
-            if not ABBREVIATION.search(begun):
-                sentences.append(begun)
-                begun = ""
-        sentences.append(begun)
+            begun.append(piece)
+            if not (ABBREVIATION.search(piece[-5:]) or (len(begun) == 1 and LIST_MARK.fullmatch(piece))):
+                sentences.append(" ".join(begun))
+                begun = []
+        sentences.append(" ".join(begun))
     return sentences
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from ..arguments import check_field_types
+from ..loading import CompleteConfigMixin
 from .configuration_thought_vae import check_at_least, nested_config, special_tokens
 from .losses import PREDICTION_TYPES
 
 
 @strict
-class LaDiRConfig(PreTrainedConfig):
+class LaDiRConfig(CompleteConfigMixin, PreTrainedConfig):
     r"""Configuration of a [`LaDiRForReasoning`]; the defaults are the paper's.
 
     Args:
@@ -46,19 +48,13 @@ class LaDiRConfig(PreTrainedConfig):
     answer_weight: float | int = 1.0
     stop_weight: float | int = 1.0
 
-    @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path: str, **kwargs) -> tuple[dict, dict]:
-        """Read the configuration file as transformers does, but never take the defaults where there is none."""
-        values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if not values:
-            raise OSError(f"{str(pretrained_model_name_or_path)!r} has no file named config.json.")
-        return values, kwargs
-
     def __post_init__(self, **kwargs):
-        """Build the nested configuration."""
+        """Check the fields and build the nested configuration."""
+        check_field_types(self, PreTrainedConfig)
         self.text_config = nested_config(self.text_config)
         kwargs |= special_tokens(self.text_config, kwargs)
         super().__post_init__(**kwargs)
+        self.validate_architecture()  # as a ValueError; `strict` wraps what it raises itself
 
     def validate_architecture(self):
         """Raise `ValueError` for sizes and options that no model can be built from."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from ..arguments import check_field_types, check_number
+from ..loading import CompleteConfigMixin, config_of
+
 
 STATISTICS = ("standard", "scalar")
 NOISE_UNITS = ("absolute", "relative")
 
 
 @strict
-class ThoughtVAEConfig(PreTrainedConfig):
+class ThoughtVAEConfig(CompleteConfigMixin, PreTrainedConfig):
     r"""Configuration of a [`ThoughtVAE`]; the defaults are the paper's.
 
     Args:
@@ -59,21 +62,15 @@ class ThoughtVAEConfig(PreTrainedConfig):
     max_log_variance: float | int = 4.0
     initial_log_variance: float | int = -6.0
 
-    @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path: str, **kwargs) -> tuple[dict, dict]:
-        """Read the configuration file as transformers does, but never take the defaults where there is none."""
-        values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if not values:
-            raise OSError(f"{str(pretrained_model_name_or_path)!r} has no file named config.json.")
-        return values, kwargs
-
     def __post_init__(self, **kwargs):
-        """Build the nested configurations."""
+        """Check the fields and build the nested configurations."""
+        check_field_types(self, PreTrainedConfig)
         self.text_config = nested_config(self.text_config)
         if isinstance(self.decoder_config, dict):
-            self.decoder_config = AutoConfig.for_model(**self.decoder_config)
+            self.decoder_config = config_of("decoder_config", self.decoder_config)
         kwargs |= special_tokens(self.text_config, kwargs)
         super().__post_init__(**kwargs)
+        self.validate_architecture()  # as a ValueError; `strict` wraps what it raises itself
 
     @property
     def reader_config(self) -> PreTrainedConfig:
@@ -108,7 +105,7 @@ def nested_config(config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
     if config is None:
         sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
         return AutoConfig.for_model("llama", **sizes)
-    return AutoConfig.for_model(**config) if isinstance(config, dict) else config
+    return config_of("text_config", config) if isinstance(config, dict) else config
 
 
 def special_tokens(text_config: PreTrainedConfig, given: dict) -> dict[str, int | None]:
@@ -128,5 +125,4 @@ def special_tokens(text_config: PreTrainedConfig, given: dict) -> dict[str, int 
 def check_at_least(config: PreTrainedConfig, least: float, *names: str) -> None:
     """Raise `ValueError` for the first of the named fields that is below `least`."""
     for name in names:
-        if getattr(config, name) < least:
-            raise ValueError(f"`{name}` has to be at least {least}, but is {getattr(config, name)}.")
+        check_number(name, getattr(config, name), least)

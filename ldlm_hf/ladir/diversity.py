@@ -17,12 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..arguments import check_option
+from ..arguments import check_field_types, check_integer, check_number, check_option, check_shapes, checked
 
 
 NORMALIZATIONS = ("sum", "mean")
 STEP_UNITS = ("one", "dt")
 FEWEST = 3  # trajectories that can repel each other
+MOST_SCALE = 1e6  # of what is added in every step
+MOST_BANDWIDTH = 1e18  # what can be squared in float32
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class RepulsionGuidance:
             length of the step (`"dt"`).
 
     Raises:
-        ValueError: for an unknown option.
+        ValueError: for an unknown option, or a scale that is no finite number.
     """
 
     scale: float = 0.0
@@ -47,17 +49,21 @@ class RepulsionGuidance:
 
     def __post_init__(self):
         """Check the options."""
+        check_field_types(self)
+        check_number("diversity_scale", self.scale, -MOST_SCALE, MOST_SCALE)
         check_option("diversity_normalization", self.normalization, NORMALIZATIONS)
         check_option("diversity_step_unit", self.step_unit, STEP_UNITS)
 
     def check_count(self, num_trajectories: int) -> None:
         """Raise `ValueError` if there is to be repulsion between fewer than three trajectories."""
+        check_integer("num_trajectories", num_trajectories)
         if self.scale != 0 and num_trajectories < FEWEST:
             raise ValueError(
                 f"`diversity_scale` is {self.scale}, but `num_trajectories` {num_trajectories}: two trajectories are "
                 f"at the median distance, where the force is zero; use at least {FEWEST}."
             )
 
+    @checked
     def push(self, latents: Tensor, questions: Tensor, t: float, step_length: float) -> Tensor:
         """Return what a step from time `t` adds to the latents, of their shape.
 
@@ -68,17 +74,21 @@ class RepulsionGuidance:
             t (`float`): time before the step, from 1 down.
             step_length (`float`): how far the step goes.
         """
+        check_shapes(latents=(latents, "rows latents_per_block latent_dim"), questions=(questions, "int64: rows"))
+        check_number("t", t, 0, 1)
+        check_number("step_length", step_length, 0, 1)
         strength = self.scale * t * (step_length if self.step_unit == "dt" else 1.0)
         force = torch.zeros_like(latents)
         for question in questions.unique().tolist():
             rows = (questions == question).nonzero().squeeze(1)
             if len(rows) >= FEWEST:
-                force[rows] = repulsion(latents[rows].flatten(1), self.normalization).view_as(latents[rows])
+                force[rows] = repulsion(latents[rows].flatten(1), self.normalization).to(force).view_as(force[rows])
         return strength * force
 
 
+@checked
 def repulsion(points: Tensor, normalization: str = "sum", bandwidth: float | None = None) -> Tensor:
-    """Return the force on each of three or more points.
+    """Return the force on each of several points; two feel none, unless the bandwidth is given.
 
     Args:
         points (`Tensor` of shape `(count, dim)`): whole blocks, flattened; float32.
@@ -86,8 +96,17 @@ def repulsion(points: Tensor, normalization: str = "sum", bandwidth: float | Non
         bandwidth (`float`, *optional*): `sigma`; the median distance of two points by default.
 
     Returns:
-        `Tensor` of shape `(count, dim)`.
+        `Tensor` of shape `(count, dim)`, float32.
+
+    Raises:
+        ValueError: for fewer points, an unknown `normalization`, or a `bandwidth` that is no number of at least 0.
     """
+    check_option("normalization", normalization, NORMALIZATIONS)
+    if check_shapes(points=(points, "float: count dim"))["count"] < 2:
+        raise ValueError(f"`points` has to be two or more, but is {len(points)}.")
+    if bandwidth is not None:
+        check_number("bandwidth", bandwidth, 0, MOST_BANDWIDTH)
+    points = points.float()
     differences = points[:, None] - points[None, :]  # (count, count, dim)
     squares = differences.square().sum(-1)
     if bandwidth is None:

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 
 import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
-from ..arguments import check_option
-from ..checkpoints import check_complete, complete_loading_kwargs
+from ..arguments import check_integer, check_option, check_shapes, check_token_ids, present
+from ..loading import CompleteLoadingMixin, load_complete
 from .configuration_ladir import LaDiRConfig
 from .denoising import roll_out
 from .losses import add_flow_noise, answer_loss, flow_loss, flow_target, mean_of_kept, stop_loss
@@ -62,7 +61,7 @@ class LaDiROutput(ModelOutput):
     generated_latents: Tensor | None = None
 
 
-class LaDiRForReasoning(PreTrainedModel):
+class LaDiRForReasoning(CompleteLoadingMixin, PreTrainedModel):
     """A causal LM that reasons in blocks of latents.
 
     Args:
@@ -79,7 +78,7 @@ class LaDiRForReasoning(PreTrainedModel):
     def __init__(self, config: LaDiRConfig):
         """Build the model with random weights; see [`~LaDiRForReasoning.from_causal_lm`] for a pretrained LM."""
         super().__init__(config)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
         width = config.text_config.hidden_size
         self.markers = nn.Embedding(3, width)  # ⟨BOT⟩, ⟨EOT⟩, ⟨SOA⟩
         self.null_condition = nn.Parameter(torch.zeros(width))
@@ -105,25 +104,10 @@ class LaDiRForReasoning(PreTrainedModel):
         """
         check_fields(LaDiRConfig, config_kwargs)
         if isinstance(model, str):
-            model = AutoModelForCausalLM.from_pretrained(model, **(lm_kwargs or {}))
+            model = load_complete(AutoModelForCausalLM, model, **(lm_kwargs or {}))
         reasoner = cls(LaDiRConfig(text_config=model.config, **config_kwargs))
         reasoner.language_model.load_state_dict(model.state_dict())
         return reasoner
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, *args, output_loading_info: bool = False, **kwargs):
-        """Load a saved reasoner as `PreTrainedModel.from_pretrained` does, but never an incomplete or pickled one.
-
-        Raises:
-            OSError: if files or weights are missing, truncated or of another shape.
-        """
-        kwargs = complete_loading_kwargs(kwargs)
-        try:
-            model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        except (SafetensorError, RuntimeError) as error:
-            raise OSError(f"{str(pretrained_model_name_or_path)!r} has unreadable weights: {error}") from error
-        check_complete(cls.__name__, pretrained_model_name_or_path, info)
-        return (model, info) if output_loading_info else model
 
     def forward(
         self,
@@ -169,11 +153,25 @@ class LaDiRForReasoning(PreTrainedModel):
         Raises:
             ValueError: for shapes that disagree, or a rollout under the LM's own gradient checkpointing.
         """
-        self._check_shapes(block_latents, block_mask, times, noise)
+        self._check_inputs(
+            self.config.text_config.vocab_size,
+            f"{self.config.latents_per_block} {self.config.latent_dim}",
+            question_ids=question_ids,
+            question_mask=question_mask,
+            block_latents=block_latents,
+            block_mask=block_mask,
+            answer_ids=answer_ids,
+            answer_mask=answer_mask,
+            times=times,
+            noise=noise,
+            condition_dropped=condition_dropped,
+            rollout_noise=rollout_noise,
+        )
         generated = None
         if rollout_noise is not None:
+            check_integer("rollout_steps", rollout_steps)
             self._check_rollout(rollout_flow_context)
-            generated = roll_out(self, question_ids, question_mask, block_mask, rollout_noise, rollout_steps)
+            generated = roll_out(self, question_ids, question_mask, block_mask, rollout_noise.float(), rollout_steps)
 
         # 1. one packed pass, or two where flow matching and answer see different blocks
         question = self.embed_question(question_ids, question_mask, condition_dropped)
@@ -297,15 +295,26 @@ class LaDiRForReasoning(PreTrainedModel):
         prediction, stop_logits = self.latent_out(noisy[..., 2:-1, :]).float(), self.stop_head(clean[:, :, -1])
         return prediction, self.answer_logits(by_kind[ANSWER]), stop_logits
 
-    def _check_shapes(self, latents: Tensor, block_mask: Tensor, times: Tensor, noise: Tensor) -> None:
-        block = (self.config.latents_per_block, self.config.latent_dim)
-        wanted = {"block_latents": (*block_mask.shape, *block), "noise": (*times.shape, *block)}
-        for name, tensor in (("block_latents", latents), ("noise", noise)):
-            if tuple(tensor.shape) != wanted[name] or times.shape[:2] != block_mask.shape:
-                raise ValueError(
-                    f"`{name}` has to be {wanted[name]} and `times` {tuple(block_mask.shape)} by copies, but they are "
-                    f"{tuple(tensor.shape)} and {tuple(times.shape)}."
-                )
+    def _check_inputs(self, vocab_size: int, block: str, **tensors: Tensor | None) -> None:
+        """Raise `ValueError`, naming the tensor, unless all are as `forward` documents them."""
+        forms = {
+            "question_ids": "int64: batch question_length",
+            "question_mask": "mask: batch question_length",
+            "block_latents": f"float: batch blocks {block}",
+            "block_mask": "mask: batch blocks",
+            "answer_ids": "int64: batch answer_length",
+            "answer_mask": "mask: batch answer_length",
+            "times": "float: batch blocks copies",
+            "noise": f"float: batch blocks copies {block}",
+            "condition_dropped": "bool: batch",
+            "rollout_noise": f"float: batch blocks {block}",
+        }
+        optional = present(
+            **{name: (tensors.pop(name), forms[name]) for name in ("condition_dropped", "rollout_noise")}
+        )
+        check_shapes(**{name: (tensor, forms[name]) for name, tensor in tensors.items()}, **optional)
+        for name in ("question_ids", "answer_ids"):
+            check_token_ids(name, tensors[name], vocab_size)
 
     def _check_rollout(self, context: str) -> None:
         check_option("rollout_flow_context", context, FLOW_CONTEXTS)

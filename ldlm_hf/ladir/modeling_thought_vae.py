@@ -15,13 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, LogitsProcessorList, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from ..checkpoints import check_complete, complete_loading_kwargs
+from ..arguments import LogitsWatch, check_integer, check_shapes, check_token_ids, present, shown
+from ..loading import CompleteLoadingMixin, load_complete
 from .configuration_thought_vae import ThoughtVAEConfig
 
 
@@ -51,12 +51,16 @@ class DiagonalGaussian:
     """A normal distribution of independent coordinates.
 
     Attributes:
-        mean (`Tensor` of any shape): its means, float32.
+        mean (`Tensor` of shape `(batch, …)`): its means, float32.
         log_variance (`Tensor` of the same shape): logarithms of its variances, float32.
     """
 
     mean: Tensor
     log_variance: Tensor
+
+    def __post_init__(self):
+        """Check that the tensors are alike."""
+        check_shapes(mean=(self.mean, "float: batch …"), log_variance=(self.log_variance, "float: batch …"))
 
     @property
     def std(self) -> Tensor:
@@ -65,6 +69,7 @@ class DiagonalGaussian:
 
     def sample(self, noise: Tensor) -> Tensor:
         """Return the sample that standard normal `noise` of the mean's shape stands for."""
+        check_shapes(mean=(self.mean, "…"), noise=(noise, "…"))
         return self.mean + self.std * noise
 
     def kl(self) -> Tensor:
@@ -72,7 +77,7 @@ class DiagonalGaussian:
         return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).flatten(1).sum(1)
 
 
-class ThoughtVAE(PreTrainedModel):
+class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
     """Variational autoencoder of blocks of text around a causal LM.
 
     Args:
@@ -90,8 +95,8 @@ class ThoughtVAE(PreTrainedModel):
     def __init__(self, config: ThoughtVAEConfig):
         """Build the model with random weights; see [`~ThoughtVAE.from_causal_lm`] for a pretrained LM."""
         super().__init__(config)
-        self.encoder = AutoModel.from_config(config.text_config)
-        self.decoder = AutoModelForCausalLM.from_config(config.reader_config)
+        self.encoder = AutoModel.from_config(config.text_config, trust_remote_code=False)
+        self.decoder = AutoModelForCausalLM.from_config(config.reader_config, trust_remote_code=False)
         width, shape = config.text_config.hidden_size, (config.latents_per_block, config.latent_dim)
         self.queries = nn.Parameter(torch.zeros(config.latents_per_block, width))
         self.to_mean = nn.Linear(width, config.latent_dim)
@@ -119,27 +124,12 @@ class ThoughtVAE(PreTrainedModel):
         """
         check_fields(ThoughtVAEConfig, config_kwargs)
         if isinstance(model, str):
-            model = AutoModelForCausalLM.from_pretrained(model, **(lm_kwargs or {}))
+            model = load_complete(AutoModelForCausalLM, model, **(lm_kwargs or {}))
         vae = cls(ThoughtVAEConfig(text_config=model.config, **config_kwargs))
         vae.encoder.load_state_dict(model.base_model.state_dict())
         if vae.config.decoder_config is None:
             vae.decoder.load_state_dict(model.state_dict())
         return vae
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, *args, output_loading_info: bool = False, **kwargs):
-        """Load a saved VAE as `PreTrainedModel.from_pretrained` does, but never an incomplete or pickled one.
-
-        Raises:
-            OSError: if files or weights are missing, truncated or of another shape.
-        """
-        kwargs = complete_loading_kwargs(kwargs)
-        try:
-            model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        except (SafetensorError, RuntimeError) as error:
-            raise OSError(f"{str(pretrained_model_name_or_path)!r} has unreadable weights: {error}") from error
-        check_complete(cls.__name__, pretrained_model_name_or_path, info)
-        return (model, info) if output_loading_info else model
 
     def train(self, mode: bool = True) -> ThoughtVAE:
         """Set the training mode of everything but a frozen decoder, which stays in eval mode."""
@@ -153,6 +143,18 @@ class ThoughtVAE(PreTrainedModel):
         """Whether the latent statistics were fitted; the reasoner refuses a VAE without them."""
         return self.latent_count.item() > 0
 
+    @property
+    def _block(self) -> str:
+        return f"{self.config.latents_per_block} {self.config.latent_dim}"
+
+    def _check_tokens(self, **tensors: Tensor | None) -> None:
+        """Raise `ValueError` unless token ids and their mask are `(batch, length)` of the vocabulary."""
+        kinds = {name: "mask" if name == "attention_mask" else "int64" for name in tensors}
+        check_shapes(**present(**{name: (tensor, f"{kinds[name]}: batch length") for name, tensor in tensors.items()}))
+        for name, tensor in tensors.items():
+            if kinds[name] == "int64" and tensor is not None:
+                check_token_ids(name, tensor, self.config.text_config.vocab_size)
+
     def posterior(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> DiagonalGaussian:
         """Return `q(z|x)`, not standardised.
 
@@ -164,6 +166,7 @@ class ThoughtVAE(PreTrainedModel):
         Returns:
             [`DiagonalGaussian`] of shape `(batch, latents_per_block, latent_dim)`.
         """
+        self._check_tokens(input_ids=input_ids, attention_mask=attention_mask)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         count = self.config.latents_per_block
@@ -199,6 +202,7 @@ class ThoughtVAE(PreTrainedModel):
 
     def standardize(self, latents: Tensor) -> Tensor:
         """Return latents of shape `(…, latents_per_block, latent_dim)` with mean 0 and variance 1."""
+        check_shapes(latents=(latents, f"float: … {self._block}"))
         return (latents - self.latent_mean) / self.latent_std
 
     def forward(
@@ -226,6 +230,12 @@ class ThoughtVAE(PreTrainedModel):
         Returns:
             [`ThoughtVAEOutput`], or its fields as a tuple.
         """
+        self._check_tokens(input_ids=input_ids, attention_mask=attention_mask, corrupted_ids=corrupted_ids)
+        noise = present(posterior_noise=(posterior_noise, self._block), latent_noise=(latent_noise, self._block))
+        check_shapes(
+            input_ids=(input_ids, "batch length"),
+            **{name: (x, f"float: batch {form}") for name, (x, form) in noise.items()},
+        )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         posterior = self.posterior(input_ids if corrupted_ids is None else corrupted_ids, attention_mask)
@@ -255,6 +265,8 @@ class ThoughtVAE(PreTrainedModel):
         Returns:
             `Tensor` of shape `(batch, length)`, int64; every row ends at its end-of-text token, then padding.
         """
+        check_shapes(latents=(latents, f"float: batch {self._block}"))
+        check_integer("max_new_tokens", max_new_tokens)
         config = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -263,7 +275,11 @@ class ThoughtVAE(PreTrainedModel):
         )
         prefix = self._prefix(latents.float() * self.latent_std + self.latent_mean)
         mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
-        return self.decoder.generate(inputs_embeds=prefix, attention_mask=mask, generation_config=config)
+        watch = LogitsWatch()
+        arguments = {"generation_config": config, "logits_processor": LogitsProcessorList([watch])}
+        tokens = self.decoder.generate(inputs_embeds=prefix, attention_mask=mask, **arguments)
+        watch.check("latents", "the weights of the decoder may be NaN, or the latents are far off")
+        return tokens
 
     @torch.no_grad()
     def set_latent_statistics(self, posterior: DiagonalGaussian) -> None:
@@ -272,9 +288,12 @@ class ThoughtVAE(PreTrainedModel):
         Raises:
             ValueError: for posteriors of another shape, fewer than two, or any that is not finite.
         """
-        mean, shape = posterior.mean, tuple(self.latent_mean.shape)
-        if mean.ndim != 3 or tuple(mean.shape[1:]) != shape or len(mean) < 2:
-            raise ValueError(f"`posterior` has to be (2 or more, {shape[0]}, {shape[1]}), but is {tuple(mean.shape)}.")
+        if not isinstance(posterior, DiagonalGaussian):
+            raise ValueError(f"`posterior` has to be a DiagonalGaussian, but is {shown(posterior)}.")
+        mean = posterior.mean
+        check_shapes(posterior=(mean, f"float: blocks {self._block}"))
+        if len(mean) < 2:
+            raise ValueError(f"`posterior` has to be that of 2 or more blocks, but is of {len(mean)}.")
         center = mean.mean(0)
         variance = mean.var(0) + posterior.log_variance.exp().mean(0)  # the law of total variance
         if not (center.isfinite().all() and variance.isfinite().all()):

@@ -7,12 +7,24 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SchedulerMixin
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..arguments import check_integer
+from ..arguments import (
+    MOST_GUIDANCE,
+    MOST_TEMPERATURE,
+    check_finite,
+    check_integer,
+    check_number,
+    check_shapes,
+    check_text,
+)
 from ..tasks import Task
+from ..tokenization import TOKENIZER_LOCK, check_plain_text
 from .configuration_ladir import LaDiRConfig
 from .modeling_ladir import LaDiRForReasoning
 from .modeling_thought_vae import ThoughtVAE
 from .reconstruction import pad_right
+
+
+MOST_NOISE = 1e6  # standard deviation of what blocks start from
 
 
 def check_parts(model: LaDiRForReasoning | None, vae: ThoughtVAE | None, scheduler: SchedulerMixin | None) -> None:
@@ -45,20 +57,20 @@ def check_scheduler(scheduler: SchedulerMixin, config: LaDiRConfig) -> None:
 
 
 def check_prompts(prompt: str | list[str], tokenizer: PreTrainedTokenizerBase, task: Task | None) -> list[str]:
-    """Return the prompts as a list; raise `ValueError` unless they are texts that task and tokenizer know."""
+    """Return the prompts as a list; raise `ValueError` unless they are texts that task and tokenizer know, without special tokens."""
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list | tuple) or not prompts:
         raise ValueError(f"`prompt` has to be a string or a list of at least one, but is {prompt!r}.")
     for text in prompts:
-        if not isinstance(text, str):
-            raise ValueError(f"`prompt` has to hold strings, but holds {text!r} of type {type(text).__name__}.")
+        check_text("prompt", text)
         if not text.strip():
             raise ValueError(f"`prompt` has to hold a problem, but is {text!r}.")
         if task is not None:
             task.check_prompt(text)
         unknown = tokenizer.unk_token_id
-        if unknown is not None and unknown in tokenizer(text, add_special_tokens=False)["input_ids"]:
+        if unknown is not None and unknown in _tokens(tokenizer, [text])[0]:
             raise ValueError(f"`prompt` {text[:60]!r} holds symbols that the tokenizer does not know.")
+        check_plain_text("prompt", text, tokenizer)
     return list(prompts)
 
 
@@ -70,14 +82,14 @@ def check_blocks(min_blocks: int, max_blocks: int, max_new_tokens: int) -> None:
         raise ValueError(f"`min_blocks` is {min_blocks}, but `max_blocks` only {max_blocks}.")
 
 
-def check_sampling(initial_noise_scale: float, stop_threshold: float, temperature: float) -> None:
-    """Raise `ValueError` for a negative scale or temperature, or a threshold that is no probability."""
-    if initial_noise_scale < 0:
-        raise ValueError(f"`initial_noise_scale` has to be at least 0, but is {initial_noise_scale}.")
-    if temperature < 0:
-        raise ValueError(f"`temperature` has to be at least 0, but is {temperature}.")
-    if not 0 <= stop_threshold <= 1:
-        raise ValueError(f"`stop_threshold` has to lie in [0, 1], but is {stop_threshold}.")
+def check_sampling(
+    guidance_scale: float, initial_noise_scale: float, stop_threshold: float, temperature: float
+) -> None:
+    """Raise `ValueError` for a scale, threshold or temperature out of range."""
+    check_number("guidance_scale", guidance_scale, -MOST_GUIDANCE, MOST_GUIDANCE)
+    check_number("initial_noise_scale", initial_noise_scale, 0, MOST_NOISE)
+    check_number("temperature", temperature, 0, MOST_TEMPERATURE)
+    check_number("stop_threshold", stop_threshold, 0, 1)
 
 
 def check_noise(
@@ -94,14 +106,15 @@ def check_noise(
             f"`generator` has {len(generator)} generators for {num_prompts} prompts with {num_trajectories} "
             "trajectories each; give one for each prompt or one for each trajectory."
         )
-    if latents is not None and tuple(latents.shape) != (rows, *shape):
-        raise ValueError(f"`latents` has to be of shape {(rows, *shape)}, but is {tuple(latents.shape)}.")
+    if latents is not None:
+        check_shapes(latents=(latents, f"float: {rows} {' '.join(map(str, shape))}"))
+        check_finite("latents", latents, "give noise to start from")
 
 
 def question_tokens(tokenizer: PreTrainedTokenizerBase, prompts: list[str], config: LaDiRConfig) -> list[list[int]]:
     """Return the token ids of questions: ⟨bos⟩, where the LM has one, and the text."""
     start = [] if config.bos_token_id is None else [config.bos_token_id]
-    return [[*start, *ids] for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
+    return [[*start, *ids] for ids in _tokens(tokenizer, prompts)]
 
 
 def encode_questions(
@@ -127,3 +140,8 @@ def encode_questions(
         )
     batch = pad_right(rows)
     return batch["input_ids"], batch["attention_mask"].bool()
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    with TOKENIZER_LOCK:
+        return tokenizer(texts, add_special_tokens=False)["input_ids"]

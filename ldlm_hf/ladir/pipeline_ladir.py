@@ -8,7 +8,7 @@ stops it leaves the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 import torch
@@ -16,8 +16,8 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..arguments import check_integer, check_option, check_tensor_inputs
-from ..pipeline import ReasoningPipeline
+from ..arguments import check_finite, check_integer, check_option, check_tensor_inputs, checked
+from ..pipeline import ReasoningPipeline, shareable
 from .denoising import euler_times
 from .diversity import RepulsionGuidance
 from .losses import predicted_x0
@@ -40,6 +40,7 @@ from .trajectories import Trajectories, trajectory_generators, write_answers
 
 
 OUTPUT_TYPES = ("text", "latent", "trajectory")
+ADVICE = "the model's weights may be NaN, or `guidance_scale`, `diversity_scale` or what was given too large"
 
 
 class LaDiRPipeline(ReasoningPipeline):
@@ -87,9 +88,11 @@ class LaDiRPipeline(ReasoningPipeline):
                 part.eval()
 
     @torch.no_grad()
+    @shareable
+    @checked
     def __call__(
         self,
-        prompt: str | list[str],
+        prompt: str | Sequence[str],
         num_inference_steps: int = 50,
         num_trajectories: int = 1,
         select: str = "majority",
@@ -167,7 +170,7 @@ class LaDiRPipeline(ReasoningPipeline):
         prompts = self.check_inputs(prompt, num_trajectories, select, verifier, output_type, names)
         check_integer("num_inference_steps", num_inference_steps, self.scheduler.config.num_train_timesteps)
         check_blocks(min_blocks, max_blocks, max_new_tokens)
-        check_sampling(initial_noise_scale, stop_threshold, temperature)
+        check_sampling(guidance_scale, initial_noise_scale, stop_threshold, temperature)
         check_noise(generator, latents, len(prompts), num_trajectories, (max_blocks, *self.block_shape))
         repulsion = RepulsionGuidance(diversity_scale, diversity_normalization, diversity_step_unit)
         repulsion.check_count(num_trajectories)
@@ -186,7 +189,10 @@ class LaDiRPipeline(ReasoningPipeline):
                 noise = initial_noise_scale * noise
                 blocks[thinking.rows, number] = self.denoise(thinking, noise, num_inference_steps, repulsion, observer)
                 num_blocks[thinking.rows] += 1
-                is_done = thinking.append(blocks[thinking.rows, number]) > stop_threshold
+                check_finite("latents", blocks[thinking.rows, number], ADVICE)
+                stops = thinking.append(blocks[thinking.rows, number])
+                check_finite("model", stops, "the weights of its head for stops may be NaN")
+                is_done = stops > stop_threshold
                 is_done = (is_done | (number + 1 == max_blocks)) & (number + 1 >= min_blocks)
                 rows, prefix, own = thinking.leave(is_done)
                 if output_type != "latent" and len(rows):

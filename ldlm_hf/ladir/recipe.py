@@ -12,9 +12,11 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from .. import training
+from ..arguments import check_field_types, naming
+from ..checkpoints import saved_whole
 from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer
-from ..training import ReproducibleTrainer, read_section, run_stage
+from ..training import ReproducibleTrainer, discard_stages, read_section, run_stage
 from .block_splitter import BlockSplitter
 from .modeling_ladir import LaDiRForReasoning
 from .modeling_thought_vae import ThoughtVAE
@@ -26,6 +28,7 @@ from .trainer_thought_vae import ThoughtVAETrainer, ThoughtVAETrainingArguments,
 
 
 REQUIRED_STAGES = ("language_model", "vae", "reasoner")
+STAGES = (*REQUIRED_STAGES, "continued", "rollout")
 HELD_OUT_EVERY = 200  # rows of a Hub data set that has no validation split
 
 
@@ -87,9 +90,11 @@ class LaDiRRecipe:
 
     def __post_init__(self):
         """Check what can be checked before hours of training."""
+        check_field_types(self)
         if self.task is None and self.dataset is None:
             raise ValueError("A recipe needs a `task` or a `dataset`.")
-        self.make_task()
+        with naming("task_arguments"):
+            self.make_task()
         BlockSplitter(**self.splitter)
         unknown = set(self.sampling) - set(inspect.signature(LaDiRPipeline.__call__).parameters)
         if unknown:
@@ -138,6 +143,8 @@ def train_ladir(recipe: LaDiRRecipe, resume: bool = False) -> tuple[LaDiRPipelin
 
 def train_stages(recipe: LaDiRRecipe, resume: bool = False, last: str | None = None) -> dict[str, dict]:
     """Train the stages of a recipe, all of them or those that the `last` stands on; return a record of each."""
+    if not resume:
+        discard_stages(*map(recipe.folder, STAGES))
     train, heldout = load_problems(recipe)
     vae = ("vae", "vae_training")
     reasoner = (*vae, "reasoner", "reasoner_training")
@@ -196,7 +203,8 @@ def train_language_model(recipe: LaDiRRecipe, train: Dataset, heldout: Dataset, 
     """Stage 0: save a causal LM trained on the problems as text, and its tokenizer; of a ready one the tokenizer."""
     folder, splitter = recipe.folder("language_model") / "model", BlockSplitter(**recipe.splitter)
     if recipe.pretrained_lm is not None:
-        AutoTokenizer.from_pretrained(recipe.pretrained_lm).save_pretrained(folder)
+        with saved_whole(folder) as place:
+            AutoTokenizer.from_pretrained(recipe.pretrained_lm).save_pretrained(place)
         return {"pretrained": recipe.pretrained_lm}
     task = recipe.make_task()
     texts = [*train["prompt"], *train["target"], *blocks_of(train, splitter)]

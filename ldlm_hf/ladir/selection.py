@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..arguments import check_integer, check_option, checked
 from ..tasks import Task
 from ..voting import majority_vote, verified_vote
 
@@ -12,6 +13,7 @@ SELECTIONS = ("first", "majority", "verifier")
 Verifier = Callable[[str, str], bool]
 
 
+@checked
 def choose_trajectories(
     texts: list[str],
     answers: list[str | None],
@@ -30,7 +32,19 @@ def choose_trajectories(
         select (`str`): `"first"`; `"majority"`, the first that gives the most frequent answer; or `"verifier"`, the
             first accepted one that gives the most frequent of the accepted answers, or of all where none is accepted.
         verifier (`Callable[[str, str], bool]`, *optional*): takes a text and its prompt; needed for `"verifier"`.
+
+    Raises:
+        ValueError: for another `select`, a missing verifier, or texts that are not as many for each prompt.
     """
+    check_integer("num_trajectories", num_trajectories)
+    check_option("select", select, SELECTIONS)
+    if not len(texts) == len(answers) == len(prompts) * num_trajectories:
+        raise ValueError(
+            f"`texts` and `answers` have to hold `num_trajectories` {num_trajectories} for each of {len(prompts)} `prompts`, but "
+            f"hold {len(texts)} and {len(answers)}."
+        )
+    if select == "verifier" and verifier is None:
+        raise ValueError("`select` is 'verifier', but `verifier` is None; give one.")
     rows = []
     for number, prompt in enumerate(prompts):
         start = number * num_trajectories

@@ -9,6 +9,8 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm.std import tqdm
 
+from ..arguments import check_changes
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -66,7 +68,8 @@ class StepObserver:
         if self.callback is not None:
             tensors = {"latents": latents, "estimate": estimate}
             given = {name: tensors[name] for name in self.tensor_inputs}
-            latents = self.callback(self.pipeline, self.num_steps, timestep, given).pop("latents", latents)
+            changed = self.callback(self.pipeline, self.num_steps, timestep, given)
+            latents = check_changes(changed, {"latents": latents}).get("latents", latents)
         if self.keeps_estimates:
             block, rows = self._place
             self.estimates.append(Estimate(block, float(timestep), rows, estimate))

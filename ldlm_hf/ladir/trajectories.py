@@ -6,10 +6,14 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from ..arguments import LogitsWatch, check_integer, checked
 from .denoising import append_answer, append_block, predict_latents, read_question
 from .losses import predicted_velocity
 from .modeling_ladir import LaDiRForReasoning
 from .prefix_cache import Prefix
+
+
+LEAST_TEMPERATURE = 1e-6  # above 0; less would overflow, and is no different
 
 
 class Trajectories:
@@ -100,11 +104,12 @@ def write_answers(
     answers: list[list[int]] = [[] for _ in generators]
     is_written = [False] * len(generators)
     tokens: Tensor | None = None
+    watch = LogitsWatch()
     for _ in range(max_new_tokens):
         prefix, logits = append_answer(model, prefix, tokens)
-        chosen = logits.argmax(-1)
+        chosen = watch(None, logits).argmax(-1)
         if temperature > 0:
-            probabilities = (logits.float() / temperature).softmax(-1)
+            probabilities = (logits.float() / max(temperature, LEAST_TEMPERATURE)).softmax(-1)
             for row, generator in enumerate(generators):
                 if not is_written[row]:
                     drawn = torch.multinomial(probabilities[row].to(generator.device), 1, generator=generator)
@@ -116,9 +121,11 @@ def write_answers(
         if all(is_written):
             break
         tokens = chosen[:, None]
+    watch.check("model", "the weights of its output layer may be NaN")
     return answers
 
 
+@checked
 def trajectory_generators(
     generator: torch.Generator | list[torch.Generator] | None, num_prompts: int, num_trajectories: int
 ) -> list[torch.Generator]:
@@ -134,7 +141,17 @@ def trajectory_generators(
             its place.
         num_prompts (`int`): prompts in the batch.
         num_trajectories (`int`): trajectories of each.
+
+    Raises:
+        ValueError: for another number of generators, or less than one prompt or trajectory.
     """
+    check_integer("num_prompts", num_prompts)
+    check_integer("num_trajectories", num_trajectories)
+    if isinstance(generator, list) and len(generator) not in (num_prompts, num_prompts * num_trajectories):
+        raise ValueError(
+            f"`generator` has {len(generator)} generators for {num_prompts} prompts with {num_trajectories} trajectories each; "
+            "give one for each prompt or one for each trajectory."
+        )
     if isinstance(generator, torch.Generator) and num_prompts == 1:
         generator = [generator]
     if not isinstance(generator, list):

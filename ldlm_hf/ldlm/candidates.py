@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import torch
 
+from ..arguments import check_integer, check_option, checked
 from ..voting import majority_vote, minimum_bayes_risk
 
 
 SELECTIONS = ("majority", "mbr")
 
 
+@checked
 def sample_generators(
     generator: torch.Generator | list[torch.Generator] | None, num_prompts: int, num_samples: int
 ) -> torch.Generator | list[torch.Generator] | None:
@@ -27,7 +29,17 @@ def sample_generators(
             they are. A single one for several prompts, or `None`, draws all rows at once: a row then depends on its batch.
         num_prompts (`int`): prompts in the batch.
         num_samples (`int`): samples of each.
+
+    Raises:
+        ValueError: for another number of generators, or less than one prompt or sample.
     """
+    check_integer("num_prompts", num_prompts)
+    check_integer("num_samples", num_samples)
+    if isinstance(generator, list) and len(generator) not in (num_prompts, num_prompts * num_samples):
+        raise ValueError(
+            f"`generator` has {len(generator)} generators for {num_prompts} prompts with {num_samples} samples each; give one "
+            "for each prompt or one for each sample."
+        )
     if isinstance(generator, torch.Generator) and num_prompts == 1 and num_samples > 1:
         generator = [generator]
     if not isinstance(generator, list) or len(generator) == num_prompts * num_samples:
@@ -35,6 +47,7 @@ def sample_generators(
     return [one for own in generator for one in (own, *_new_generators(own, num_samples - 1))]
 
 
+@checked
 def choose_samples(
     texts: list[str], answers: list[str | None], num_samples: int, select: str = "majority"
 ) -> list[int]:
@@ -47,7 +60,17 @@ def choose_samples(
         select (`str`, *optional*, defaults to `"majority"`): `"majority"` takes the first sample that gives the most frequent
             answer (of equally frequent ones, the one that was given first); `"mbr"` takes the text that agrees best with
             the others, whatever the answers.
+
+    Raises:
+        ValueError: for another `select`, or texts and answers that are not `num_samples` for each prompt.
     """
+    check_integer("num_samples", num_samples)
+    check_option("select", select, SELECTIONS)
+    if len(answers) != len(texts) or len(texts) % num_samples:
+        raise ValueError(
+            f"`texts` and `answers` have to hold `num_samples` {num_samples} for each prompt, but hold {len(texts)} and "
+            f"{len(answers)}."
+        )
     rows = []
     for start in range(0, len(texts), num_samples):
         given = answers[start : start + num_samples]

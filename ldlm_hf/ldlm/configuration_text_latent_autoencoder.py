@@ -5,6 +5,9 @@ from __future__ import annotations
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from ..arguments import check_field_types
+from ..loading import CompleteConfigMixin, config_of
+
 
 BART_BASE = {  # facebook/bart-base, the paper's LM; transformers' own default is bart-large
     "d_model": 768,
@@ -18,7 +21,7 @@ BART_BASE = {  # facebook/bart-base, the paper's LM; transformers' own default i
 
 
 @strict
-class TextLatentAutoencoderConfig(PreTrainedConfig):
+class TextLatentAutoencoderConfig(CompleteConfigMixin, PreTrainedConfig):
     r"""Configuration of a [`TextLatentAutoencoder`].
 
     Args:
@@ -68,20 +71,13 @@ class TextLatentAutoencoderConfig(PreTrainedConfig):
     train_lm_decoder: bool = True
     decoder_reads_prompt: bool = False
 
-    @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path: str, **kwargs) -> tuple[dict, dict]:
-        """Read the configuration file as transformers does, but never take the defaults where there is none."""
-        values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if not values:
-            raise OSError(f"{str(pretrained_model_name_or_path)!r} has no file named config.json.")
-        return values, kwargs
-
     def __post_init__(self, **kwargs):
         """Build the nested configuration and fill in the defaults that depend on it."""
+        check_field_types(self, PreTrainedConfig)
         if self.seq2seq_config is None:
             self.seq2seq_config = AutoConfig.for_model("bart", **BART_BASE)
         elif isinstance(self.seq2seq_config, dict):
-            self.seq2seq_config = AutoConfig.for_model(**self.seq2seq_config)
+            self.seq2seq_config = config_of("seq2seq_config", self.seq2seq_config)
         if self.encoder_layers is None:
             self.encoder_layers = [-1]
         nested = self.seq2seq_config.to_dict()  # T5 has no bos_token_id
@@ -89,6 +85,7 @@ class TextLatentAutoencoderConfig(PreTrainedConfig):
             kwargs.setdefault(name, nested.get(name))
         kwargs.setdefault("is_encoder_decoder", True)
         super().__post_init__(**kwargs)
+        self.validate_architecture()  # as a ValueError; `strict` wraps what it raises itself
 
     def validate_architecture(self):
         """Raise `ValueError` for sizes and options that no model can be built from."""

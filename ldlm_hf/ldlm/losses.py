@@ -13,12 +13,13 @@ import math
 import torch
 from torch import Tensor
 
-from ..arguments import check_option
+from ..arguments import check_number, check_option, check_shapes, check_token_ids
 from ..noise import signal_to_noise_ratio
 
 
 PREDICTION_TYPES = ("sample", "v_prediction", "epsilon")
 LOSS_WEIGHTINGS = ("none", "min_snr", "snr", "v")
+LARGEST = 1e38  # in float32
 
 
 def prediction_target(x0: Tensor, noise: Tensor, alpha_bar: Tensor, prediction_type: str) -> Tensor:
@@ -34,6 +35,7 @@ def prediction_target(x0: Tensor, noise: Tensor, alpha_bar: Tensor, prediction_t
         ValueError: for an unknown `prediction_type`.
     """
     check_option("prediction_type", prediction_type, PREDICTION_TYPES)
+    check_shapes(x0=(x0, "float: batch …"), noise=(noise, "float: batch …"), alpha_bar=(alpha_bar, "float: batch"))
     if prediction_type == "sample":
         return x0
     if prediction_type == "epsilon":
@@ -48,6 +50,11 @@ def predicted_x0(prediction: Tensor, xt: Tensor, alpha_bar: Tensor, prediction_t
         ValueError: for an unknown `prediction_type`.
     """
     check_option("prediction_type", prediction_type, PREDICTION_TYPES)
+    check_shapes(
+        prediction=(prediction, "float: batch …"),
+        xt=(xt, "float: batch …"),
+        alpha_bar=(_of_rows(alpha_bar, xt), "float: batch"),
+    )
     if prediction_type == "sample":
         return prediction
     signal, sigma = _rows(alpha_bar.sqrt(), xt), _rows((1 - alpha_bar).sqrt(), xt)
@@ -80,6 +87,9 @@ def loss_weights(
     """
     check_option("weighting", weighting, LOSS_WEIGHTINGS)
     check_option("prediction_type", prediction_type, PREDICTION_TYPES)
+    check_shapes(alpha_bar=(alpha_bar, "float: batch"))
+    check_number("gamma", gamma, 0, LARGEST)
+    check_number("floor", floor)
     if not 0 <= floor <= gamma:
         raise ValueError(f"`floor` has to lie between 0 and gamma ({gamma}), but is {floor}.")
     if prediction_type == "epsilon" and (weighting in ("none", "v") or (weighting == "min_snr" and floor > 0)):
@@ -87,21 +97,15 @@ def loss_weights(
             f"`weighting` {weighting!r} with floor {floor} weights an epsilon-predictor by 1 / SNR, which is unbounded; "
             "use 'snr' or 'min_snr' with floor 0, or predict 'sample' or 'v_prediction'."
         )
-    snr = signal_to_noise_ratio(alpha_bar)
-    if prediction_type == "epsilon":  # x0 error = epsilon error / SNR
-        return torch.ones_like(snr) if weighting == "snr" else snr.clamp(max=gamma) / snr
-    weights = {
-        "none": torch.ones_like(snr),
-        "min_snr": snr.clamp(min=floor, max=gamma),
-        "snr": snr,
-        "v": snr + 1,
-    }[weighting]
-    # x0 error = v error / (SNR + 1)
-    return weights / (snr + 1) if prediction_type == "v_prediction" else weights
+    weights = _loss_weights(signal_to_noise_ratio(alpha_bar), prediction_type, weighting, gamma, floor)
+    if alpha_bar.device.type == "cpu":  # an accelerator would be waited for
+        _check_bounded(weights, weighting, alpha_bar)
+    return weights
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the mean squared error of each row: `(batch,)` float32 from two `(batch, length, dim)`."""
+    check_shapes(prediction=(prediction, "float: batch length …"), target=(target, "float: batch length …"))
     return (prediction.float() - target.float()).square().flatten(1).mean(1)
 
 
@@ -112,6 +116,9 @@ def variance_tables(betas: Tensor) -> dict[str, Tensor]:
     would be zero) and `log_beta` the other end of the range of a learned variance. Computed in float64: `1 - alpha_bar`
     loses three digits in float32 where the tables are steep.
     """
+    check_shapes(betas=(betas, "float: steps"))
+    if len(betas) < 2 or not bool(((betas > 0) & (betas <= 1)).all()):
+        raise ValueError(f"`betas` has to hold two or more numbers between 0 and 1, but is {betas}.")
     betas = betas.double()
     alpha_bar = torch.cumprod(1 - betas, dim=0)
     alpha_bar_before = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
@@ -143,6 +150,14 @@ def variance_loss(
     Returns:
         `Tensor` of shape `(batch,)`, float32.
     """
+    check_shapes(
+        x0=(x0, "float: batch …"),
+        x0_hat=(x0_hat, "float: batch …"),
+        xt=(xt, "float: batch …"),
+        variance=(variance, "float: batch …"),
+        timesteps=(timesteps, "int64: batch"),
+    )
+    check_token_ids("timesteps", timesteps, len(tables["log_beta"]))
     table = {name: _rows(values.to(x0.device)[timesteps], x0) for name, values in tables.items()}
     fraction = (variance.float() + 1) / 2
     log_variance = fraction * table["log_beta"] + (1 - fraction) * table["log_variance"]
@@ -154,6 +169,32 @@ def variance_loss(
     mean = table["coefficient_x0"] * x0_hat.detach().float() + table["coefficient_xt"] * xt.float()
     likelihood = 0.5 * (math.log(2 * math.pi) + log_variance + (x0.float() - mean).square() * inverse)
     return torch.where(_rows(timesteps == 0, x0), likelihood, kl).flatten(1).mean(1)
+
+
+def _loss_weights(snr: Tensor, prediction_type: str, weighting: str, gamma: float, floor: float) -> Tensor:
+    if prediction_type == "epsilon":  # x0 error = epsilon error / SNR
+        return torch.ones_like(snr) if weighting == "snr" else snr.clamp(max=gamma) / snr
+    weights = {
+        "none": torch.ones_like(snr),
+        "min_snr": snr.clamp(min=floor, max=gamma),
+        "snr": snr,
+        "v": snr + 1,
+    }[weighting]
+    # x0 error = v error / (SNR + 1)
+    return weights / (snr + 1) if prediction_type == "v_prediction" else weights
+
+
+def _check_bounded(weights: Tensor, weighting: str, alpha_bar: Tensor) -> None:
+    if not bool(weights.isfinite().all()):
+        raise ValueError(
+            f"`alpha_bar` {alpha_bar} makes weights of the `weighting` {weighting!r} that are not finite."
+        )
+
+
+def _of_rows(values: Tensor, like: Tensor) -> Tensor:
+    """Return values, a scalar as one for each row."""
+    are_both = isinstance(values, Tensor) and isinstance(like, Tensor) and like.ndim
+    return values.expand(len(like)) if are_both and values.ndim == 0 else values
 
 
 def _rows(values: Tensor, like: Tensor) -> Tensor:

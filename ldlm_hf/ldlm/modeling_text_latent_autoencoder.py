@@ -16,14 +16,20 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
-from ..checkpoints import check_complete, complete_loading_kwargs
+from ..arguments import LogitsWatch, check_any_label, check_shapes, check_token_ids, present
+from ..loading import CompleteLoadingMixin, load_complete
 from ..masks import padding_mask
 from .configuration_text_latent_autoencoder import TextLatentAutoencoderConfig
 from .cross_attention import CrossAttentionStack
@@ -44,7 +50,7 @@ class TextLatentAutoencoderOutput(ModelOutput):
     latents: Tensor | None = None
 
 
-class TextLatentAutoencoder(PreTrainedModel):
+class TextLatentAutoencoder(CompleteLoadingMixin, PreTrainedModel):
     """Autoencoder of texts over a frozen LM encoder (paper, §3.1).
 
     Args:
@@ -63,7 +69,7 @@ class TextLatentAutoencoder(PreTrainedModel):
     def __init__(self, config: TextLatentAutoencoderConfig):
         """Build the model with random weights; see [`~TextLatentAutoencoder.from_seq2seq`] for a pretrained LM."""
         super().__init__(config)
-        self.seq2seq = AutoModelForSeq2SeqLM.from_config(config.seq2seq_config)
+        self.seq2seq = AutoModelForSeq2SeqLM.from_config(config.seq2seq_config, trust_remote_code=False)
         width = config.seq2seq_config.hidden_size
         num_states = len(config.encoder_layers) if config.encoder_layers_axis == "feature" else 1
         sizes = (config.num_layers, config.num_attention_heads)
@@ -95,25 +101,10 @@ class TextLatentAutoencoder(PreTrainedModel):
         unknown = set(config_kwargs) - set(TextLatentAutoencoderConfig.__dataclass_fields__)
         if unknown:
             raise ValueError(f"TextLatentAutoencoderConfig has no field {sorted(unknown)}.")
-        seq2seq = AutoModelForSeq2SeqLM.from_pretrained(pretrained_model_name_or_path, **(seq2seq_kwargs or {}))
+        seq2seq = load_complete(AutoModelForSeq2SeqLM, pretrained_model_name_or_path, **(seq2seq_kwargs or {}))
         model = cls(TextLatentAutoencoderConfig(seq2seq_config=seq2seq.config, **config_kwargs))
         model.seq2seq.load_state_dict(seq2seq.state_dict())
         return model
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, *args, output_loading_info: bool = False, **kwargs):
-        """Load a saved autoencoder as `PreTrainedModel.from_pretrained` does, but never an incomplete or pickled one.
-
-        Raises:
-            OSError: if files or weights are missing, truncated or of another shape.
-        """
-        kwargs = complete_loading_kwargs(kwargs)
-        try:
-            model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        except (SafetensorError, RuntimeError) as error:
-            raise OSError(f"{str(pretrained_model_name_or_path)!r} has unreadable weights: {error}") from error
-        check_complete(cls.__name__, pretrained_model_name_or_path, info)
-        return (model, info) if output_loading_info else model
 
     def train(self, mode: bool = True) -> TextLatentAutoencoder:
         """Set the training mode of everything but the frozen encoder, which stays in eval mode."""
@@ -143,6 +134,7 @@ class TextLatentAutoencoder(PreTrainedModel):
         Raises:
             ValueError: for `encoder_noise` of another shape.
         """
+        self._check_texts(input_ids, attention_mask)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         states = self._encoder_states(input_ids, attention_mask, encoder_noise)  # (batch, keys, width x states)
@@ -154,6 +146,7 @@ class TextLatentAutoencoder(PreTrainedModel):
 
     def expand(self, latents: Tensor) -> Tensor:
         """Return the `(batch, decoder_length, width)` states that the LM decoder attends to (`D_ae`)."""
+        check_shapes(latents=(latents, f"float: batch {self.config.latent_length} {self.config.latent_dim}"))
         raw = latents.float() * self.latent_std.float() + self.latent_mean.float()
         return self.expander(self.from_latent(raw.to(self.from_latent.weight.dtype)))
 
@@ -191,8 +184,17 @@ class TextLatentAutoencoder(PreTrainedModel):
         Raises:
             ValueError: if the prompt is missing or not wanted, or for a prompt or noise of another shape.
         """
+        self._check_texts(input_ids, attention_mask)
+        shape = f"float: batch {self.config.latent_length} {self.config.latent_dim}"
+        check_shapes(
+            input_ids=(input_ids, "batch length"),
+            **present(labels=(labels, "int64: batch target_length"), latent_noise=(latent_noise, shape)),
+        )
+        if labels is not None:
+            check_token_ids("labels", labels.clamp_min(0), self.seq2seq.config.vocab_size)
         if labels is None:
             labels = input_ids if attention_mask is None else input_ids.masked_fill(attention_mask == 0, -100)
+        check_any_label(labels)
         latents = self.encode(input_ids, attention_mask, encoder_noise)
         noised = latents if latent_noise is None else latents + latent_noise
         read = self._decoder_inputs(noised, prompt_input_ids, prompt_attention_mask)
@@ -228,7 +230,10 @@ class TextLatentAutoencoder(PreTrainedModel):
         read = self._decoder_inputs(latents, prompt_input_ids, prompt_attention_mask)
         config = deepcopy(self.generation_config if generation_config is None else generation_config)
         config.update(**generate_kwargs)
-        return self.seq2seq.generate(**read, generation_config=config)
+        watch = LogitsWatch()
+        tokens = self.seq2seq.generate(**read, generation_config=config, logits_processor=LogitsProcessorList([watch]))
+        watch.check("latents", "the weights of the LM decoder may be NaN, or the latents are far off")
+        return tokens
 
     @torch.no_grad()
     def set_latent_statistics(self, latents: Tensor) -> None:
@@ -239,11 +244,9 @@ class TextLatentAutoencoder(PreTrainedModel):
         Raises:
             ValueError: for latents of another shape, fewer than two of them, or any that is not finite.
         """
-        if latents.ndim != 3 or latents.shape[1:] != self.latent_mean.shape or len(latents) < 2:
-            shape = tuple(self.latent_mean.shape)
-            raise ValueError(
-                f"`latents` has to be (2 or more, {shape[0]}, {shape[1]}), but is {tuple(latents.shape)}."
-            )
+        check_shapes(latents=(latents, f"float: texts {self.config.latent_length} {self.config.latent_dim}"))
+        if len(latents) < 2:
+            raise ValueError(f"`latents` has to hold those of 2 or more texts, but holds {len(latents)}.")
         raw = latents.float().to(self.latent_std.device) * self.latent_std.float() + self.latent_mean.float()
         if not raw.isfinite().all():
             raise ValueError("`latents` holds values that are not finite; the autoencoder diverged.")
@@ -290,6 +293,7 @@ class TextLatentAutoencoder(PreTrainedModel):
                 f"`prompt_input_ids` and `prompt_attention_mask` have to be ({len(latents)}, prompt_length) both, but are "
                 f"{tuple(prompt_ids.shape)} and {tuple(prompt_mask.shape)}."
             )
+        self._check_texts(prompt_ids, None, "prompt_input_ids")
         with torch.no_grad():
             prompt = self.seq2seq.get_encoder()(prompt_ids, attention_mask=prompt_mask).last_hidden_state
         # A row without any token may come out as NaN, which a weight of zero would not silence.
@@ -306,11 +310,18 @@ class TextLatentAutoencoder(PreTrainedModel):
             output = encoder(input_ids, attention_mask=attention_mask, output_hidden_states=layers != [-1])
         states = [output.last_hidden_state if layer == -1 else output.hidden_states[layer] for layer in layers]
         if noise is not None:
-            wanted = (*input_ids.shape, len(layers), states[0].shape[-1])
-            if noise.shape != wanted:
-                raise ValueError(f"`encoder_noise` has to be {wanted}, but is {tuple(noise.shape)}.")
+            form = f"float: batch length {len(layers)} {states[0].shape[-1]}"
+            check_shapes(input_ids=(input_ids, "batch length"), encoder_noise=(noise, form))
             states = [_add_relative_noise(*pair, attention_mask) for pair in zip(states, noise.unbind(2), strict=True)]
         return torch.cat(states, dim=-1 if self.config.encoder_layers_axis == "feature" else 1)
+
+    def _check_texts(self, input_ids: Tensor, attention_mask: Tensor | None, name: str = "input_ids") -> None:
+        masks = present(attention_mask=(attention_mask, "mask: batch length"))
+        lengths = check_shapes(**{name: (input_ids, "int64: batch length")}, **masks)
+        check_token_ids(name, input_ids, self.seq2seq.config.vocab_size)
+        limit = self.seq2seq.config.to_dict().get("max_position_embeddings")  # T5 has none
+        if limit is not None and lengths.get("length", 0) > limit:
+            raise ValueError(f"`{name}` has {lengths['length']} tokens in a row, but the LM reads {limit}.")
 
     def _freeze(self) -> None:
         frozen = [self.seq2seq.get_encoder(), self.seq2seq.get_input_embeddings()]

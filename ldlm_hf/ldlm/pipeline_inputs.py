@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..arguments import MOST_GUIDANCE, check_finite, check_number, check_shapes
+
 
 def check_noise(
     generator: torch.Generator | list[torch.Generator] | None,
@@ -20,5 +22,14 @@ def check_noise(
             f"`generator` has {len(generator)} generators for {num_prompts} prompts with {num_samples} samples each; give "
             "one for each prompt or one for each sample."
         )
-    if latents is not None and tuple(latents.shape) != (rows, *shape):
-        raise ValueError(f"`latents` has to be of shape {(rows, *shape)}, but is {tuple(latents.shape)}.")
+    if latents is not None:
+        check_shapes(latents=(latents, f"float: {rows} {shape[0]} {shape[1]}"))
+        check_finite("latents", latents, "give noise to start from")
+
+
+def check_guidance(scale: float, rescale: float, interval: tuple[float, float]) -> None:
+    """Raise `ValueError` for guidance that is out of range."""
+    check_number("guidance_scale", scale, -MOST_GUIDANCE, MOST_GUIDANCE)
+    check_number("guidance_rescale", rescale, 0, 1)
+    for bound in interval:
+        check_number("guidance_interval", bound)

@@ -8,22 +8,30 @@ read at every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from ..arguments import check_integer, check_option, check_tensor_inputs
-from ..pipeline import ReasoningPipeline
-from ..tokenization import fit_texts
+from ..arguments import (
+    check_changes,
+    check_finite,
+    check_integer,
+    check_option,
+    check_tensor_inputs,
+    check_text,
+    checked,
+)
+from ..pipeline import ReasoningPipeline, shareable
+from ..tokenization import TOKENIZER_LOCK, check_plain_text, fit_texts
 from .candidates import SELECTIONS, choose_samples, sample_generators
 from .losses import predicted_x0
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
-from .pipeline_inputs import check_noise
+from .pipeline_inputs import check_guidance, check_noise
 from .pipeline_output import DenoisingStep, LatentReasoningPipelineOutput, keep_rows
 from .supported_schedulers import check_scheduler, takes_generator, wants_variance
 from .transformer_latent_dit import LatentDiT
@@ -73,9 +81,11 @@ class LatentReasoningPipeline(ReasoningPipeline):
             autoencoder.eval(), denoiser.eval()
 
     @torch.no_grad()
+    @shareable
+    @checked
     def __call__(
         self,
-        prompt: str | list[str],
+        prompt: str | Sequence[str],
         num_inference_steps: int = 20,
         guidance_scale: float = 1.0,
         guidance_rescale: float = 0.0,
@@ -138,6 +148,7 @@ class LatentReasoningPipeline(ReasoningPipeline):
         latents = self.prepare_latents(condition.shape, generator, latents, device)
         step_kwargs = {"generator": generator} if takes_generator(self.scheduler) else {}
         guidance = (guidance_scale, guidance_rescale, guidance_interval)
+        check_guidance(*guidance)
         self._num_timesteps = len(self.scheduler.timesteps)
         estimate, estimates = None, []
 
@@ -149,13 +160,13 @@ class LatentReasoningPipeline(ReasoningPipeline):
                 if callback_on_step_end is not None:
                     tensors = {"latents": latents, "condition": condition, "estimate": estimate}
                     changed = callback_on_step_end(self, i, t, {name: tensors[name] for name in tensor_inputs})
-                    latents = changed.pop("latents", latents)
-                    condition = changed.pop("condition", condition)
-                    estimate = changed.pop("estimate", estimate)
+                    tensors |= check_changes(changed, tensors)
+                    latents, condition, estimate = tensors["latents"], tensors["condition"], tensors["estimate"]
                 if output_type == "trajectory":
                     estimates.append((int(t), estimate))
                 progress.update()
 
+        check_finite("latents", latents, "the weights may be NaN, or `guidance_scale` or what was given too large")
         output = self.decode(
             latents, output_type, max_new_tokens, [text for text in prompts for _ in range(num_samples)]
         )
@@ -184,6 +195,7 @@ class LatentReasoningPipeline(ReasoningPipeline):
         if self.task is not None and self.task.truncates and all(isinstance(text, str) for text in prompts):
             prompts = fit_texts(prompts, self.tokenizer)
         for text in prompts:
+            check_text("prompt", text)
             self.check_prompt(text)
         check_integer("num_inference_steps", num_inference_steps, self.scheduler.config.num_train_timesteps)
         check_integer("num_samples", num_samples)
@@ -204,17 +216,19 @@ class LatentReasoningPipeline(ReasoningPipeline):
         if self.task is not None:
             self.task.check_prompt(prompt)
         shown = prompt if len(prompt) <= 60 else f"{prompt[:57]}..."
-        ids = self.tokenizer(prompt)["input_ids"]
+        with TOKENIZER_LOCK:
+            ids = self.tokenizer(prompt)["input_ids"]
         if len(ids) > self.tokenizer.model_max_length:
             raise ValueError(
                 f"`prompt` {shown!r} has {len(ids)} tokens, but the model reads at most {self.tokenizer.model_max_length}."
             )
         if self.tokenizer.unk_token_id in ids:
             raise ValueError(f"`prompt` {shown!r} holds symbols that the tokenizer does not know.")
+        check_plain_text("prompt", prompt, self.tokenizer)
 
     def encode_prompt(self, prompts: list[str], device: torch.device) -> Tensor:
         """Return the `(batch, latent_length, latent_dim)` float32 latents of the prompts."""
-        batch = self.tokenizer(prompts, padding=True, return_tensors="pt").to(device)
+        batch = self._tokenize(prompts).to(device)
         return self.autoencoder.encode(batch["input_ids"], batch["attention_mask"]).float()
 
     def prepare_latents(self, shape: torch.Size, generator, latents: Tensor | None, device: torch.device) -> Tensor:
@@ -274,16 +288,23 @@ class LatentReasoningPipeline(ReasoningPipeline):
         if output_type == "latent":
             return LatentReasoningPipelineOutput(texts=None, answers=None, latents=latents)
         arguments = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+        if max_new_tokens is not None:
+            positions = self.autoencoder.config.seq2seq_config.to_dict().get("max_position_embeddings")  # T5 has none
+            check_integer("max_new_tokens", max_new_tokens, None if positions is None else positions - 1)
         if self.autoencoder.config.decoder_reads_prompt:
             if prompts is None:
                 raise ValueError("`prompts` is None, but the LM decoder reads the prompts; give one for each row.")
-            batch = self.tokenizer(prompts, padding=True, return_tensors="pt").to(latents.device)
+            batch = self._tokenize(prompts).to(latents.device)
             arguments["prompt_input_ids"] = batch["input_ids"]
             arguments["prompt_attention_mask"] = batch["attention_mask"]
         tokens = self.autoencoder.decode(latents, **arguments)
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         answers = self.read_answers(texts)
         return LatentReasoningPipelineOutput(texts=texts, answers=answers, latents=latents, tokens=tokens)
+
+    def _tokenize(self, prompts: list[str]) -> BatchEncoding:
+        with TOKENIZER_LOCK:
+            return self.tokenizer(prompts, padding=True, return_tensors="pt")
 
     def _read_step(self, t: int, x0_hat: Tensor, max_new_tokens: int | None, prompts: list[str]) -> DenoisingStep:
         read = self.decode(x0_hat, "text", max_new_tokens, prompts)

@@ -11,9 +11,11 @@ from diffusers import DDPMScheduler
 from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, PreTrainedTokenizerBase, set_seed
 
 from .. import training
+from ..arguments import check_field_types, naming
+from ..checkpoints import saved_whole
 from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer, fit_texts
-from ..training import ReproducibleTrainer, read_section, run_stage
+from ..training import ReproducibleTrainer, discard_stages, read_section, run_stage
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
 from .pipeline_latent_reasoning import LatentReasoningPipeline
 from .reconstruction import reconstruction_accuracy
@@ -82,12 +84,14 @@ class LatentReasoningRecipe:
 
     def __post_init__(self):
         """Check what can be checked before hours of training."""
+        check_field_types(self)
         if self.stored_dtype not in DTYPES:
             raise ValueError(f"`stored_dtype` has to be one of {sorted(DTYPES)}, but is {self.stored_dtype!r}.")
         if self.task is None and self.dataset is None:
             raise ValueError("A recipe needs a `task` or a `dataset`.")
         if self.task is not None:
-            self.make_task()
+            with naming("task_arguments"):
+                self.make_task()
 
     def make_task(self) -> Task:
         """Return the recipe's task."""
@@ -123,6 +127,8 @@ def train_recipe(recipe: LatentReasoningRecipe, resume: bool = False) -> tuple[L
 
     With `resume`, finished stages are read back and a broken-off one goes on from its newest complete checkpoint.
     """
+    if not resume:
+        discard_stages(*map(recipe.folder, ("seq2seq", "autoencoder", "denoiser")))
     train, heldout = load_problems(recipe)
     records = {
         "seq2seq": run_stage(
@@ -169,7 +175,8 @@ def train_seq2seq(recipe: LatentReasoningRecipe, train: Dataset, resume: bool) -
     if recipe.pretrained_seq2seq is not None:
         tokenizer = AutoTokenizer.from_pretrained(recipe.pretrained_seq2seq)
         tokenizer.model_max_length = recipe.tokenizer.get("model_max_length", tokenizer.model_max_length)
-        tokenizer.save_pretrained(folder)
+        with saved_whole(folder) as place:
+            tokenizer.save_pretrained(place)
         return {"pretrained": recipe.pretrained_seq2seq}
     words = recipe.make_task().words() if recipe.task is not None else ()
     tokenizer = build_tokenizer([*train["prompt"], *train["target"]], words, **recipe.tokenizer)

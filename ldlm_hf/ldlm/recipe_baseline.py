@@ -21,6 +21,7 @@ from transformers import (
     set_seed,
 )
 
+from ..arguments import check_field_types, naming
 from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer
 from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, read_section, run_stage
@@ -73,9 +74,11 @@ class BaselineRecipe:
 
     def __post_init__(self):
         """Check what can be checked before hours of training."""
+        check_field_types(self)
         if self.system not in SYSTEMS:
             raise ValueError(f"`system` has to be one of {SYSTEMS}, but is {self.system!r}.")
-        self.make_task()
+        with naming("task_arguments"):
+            self.make_task()
 
     def make_task(self) -> Task:
         """Return the recipe's task."""

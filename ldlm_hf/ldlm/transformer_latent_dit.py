@@ -18,10 +18,10 @@ from diffusers.models.attention import Attention, AttentionMixin, FeedForward
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.normalization import AdaLayerNormContinuous, AdaLayerNormZero
 from diffusers.utils import BaseOutput
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..checkpoints import check_complete, complete_loading_kwargs
+from ..arguments import check_integer, check_number, check_option, check_shapes, checked, present
+from ..loading import CompleteLoadingMixin
 
 
 CONDITIONINGS = ("in_context", "cross_attention", "adaln_zero")
@@ -42,7 +42,7 @@ class LatentDiTOutput(BaseOutput):
     variance: Tensor | None = None
 
 
-class LatentDiT(ModelMixin, ConfigMixin, AttentionMixin):
+class LatentDiT(CompleteLoadingMixin, ModelMixin, ConfigMixin, AttentionMixin):
     """Diffusion transformer over text latents (paper, §3.2).
 
     Args:
@@ -77,6 +77,7 @@ class LatentDiT(ModelMixin, ConfigMixin, AttentionMixin):
     _skip_layerwise_casting_patterns = ["time_embedding", "norm"]
 
     @register_to_config
+    @checked
     def __init__(
         self,
         latent_length: int = 16,
@@ -95,9 +96,18 @@ class LatentDiT(ModelMixin, ConfigMixin, AttentionMixin):
     ):
         """Build the denoiser; it starts out predicting zero, whatever it is given."""
         super().__init__()
-        length = diffusion_length or latent_length
-        if conditioning not in CONDITIONINGS:
-            raise ValueError(f"`conditioning` has to be one of {CONDITIONINGS}, but is {conditioning!r}.")
+        length = latent_length if diffusion_length is None else diffusion_length
+        check_option("conditioning", conditioning, CONDITIONINGS)
+        sizes = {"latent_length": latent_length, "latent_dim": latent_dim, "hidden_size": hidden_size}
+        counts = {"num_layers": num_layers, "num_attention_heads": num_attention_heads, "diffusion_length": length}
+        for name, size in {
+            **sizes,
+            **counts,
+            "mlp_ratio": mlp_ratio,
+            "num_train_timesteps": num_train_timesteps,
+        }.items():
+            check_integer(name, size)
+        check_number("dropout", dropout, 0, 1)
         if hidden_size * length % latent_length:
             raise ValueError(
                 f"`hidden_size` x `diffusion_length` ({hidden_size} x {length}) has to be a multiple of `latent_length` "
@@ -133,21 +143,6 @@ class LatentDiT(ModelMixin, ConfigMixin, AttentionMixin):
         self.gradient_checkpointing = False
         self._initialize()
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, output_loading_info: bool = False, **kwargs):
-        """Load a saved denoiser as `ModelMixin.from_pretrained` does, but never an incomplete or pickled one.
-
-        Raises:
-            OSError: if files or weights are missing, truncated or of another shape.
-        """
-        kwargs = complete_loading_kwargs(kwargs)
-        try:
-            model, info = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        except (SafetensorError, RuntimeError, ValueError) as error:
-            raise OSError(f"{str(pretrained_model_name_or_path)!r} has unreadable weights: {error}") from error
-        check_complete(cls.__name__, pretrained_model_name_or_path, info)
-        return (model, info) if output_loading_info else model
-
     def forward(
         self,
         hidden_states: Tensor,
@@ -173,7 +168,21 @@ class LatentDiT(ModelMixin, ConfigMixin, AttentionMixin):
 
         Returns:
             [`LatentDiTOutput`], or its fields as a tuple.
+
+        Raises:
+            ValueError: for tensors of other shapes.
         """
+        latents = f"float: batch {self.config.latent_length} {self.config.latent_dim}"
+        check_shapes(
+            hidden_states=(hidden_states, latents),
+            timestep=(timestep, "" if isinstance(timestep, Tensor) and timestep.ndim == 0 else "batch"),
+            **present(
+                encoder_hidden_states=(encoder_hidden_states, latents),
+                condition_dropped=(condition_dropped, "bool: batch"),
+                previous_estimate=(previous_estimate, latents),
+                estimate_dropped=(estimate_dropped, "bool: batch"),
+            ),
+        )
         batch, dtype = len(hidden_states), self.proj_in.weight.dtype
         hidden_states = hidden_states.to(dtype)
         condition = _replace(encoder_hidden_states, condition_dropped, self.null_condition, batch)

@@ -7,14 +7,16 @@ the prompt only; the response is its text and the end-of-text token, whatever th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .pipeline_inputs import Messages, encode_prompts
+from ..arguments import check_field_types, check_integer, check_text, shown
+from ..tokenization import check_plain_text
+from .pipeline_inputs import Messages, check_messages, encode_prompts
 
 
 Row = Mapping[str, str | Messages | list[int] | Tensor | int]
@@ -28,7 +30,7 @@ class MaskedDiffusionCollator:
 
     * `prompt` and `target`, texts; where the tokenizer has a chat template the prompt becomes a user message;
     * `messages`, a conversation whose last message, the assistant's, is the response;
-    * `text`, all of which is learned, as in pre-training;
+    * `text`, all of which is learned, as in pre-training, special tokens in it included;
     * `input_ids`, taken as they are, and `prompt_length`, how many of them are the prompt (by default none).
 
     Args:
@@ -56,6 +58,10 @@ class MaskedDiffusionCollator:
 
     def __post_init__(self):
         """Check the options."""
+        check_field_types(self)
+        for name in ("mask_token_id", "max_length"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), least=int(name == "max_length"))
         if self.mask_token_id is None:
             self.mask_token_id = self.tokenizer.mask_token_id
         if self.tokenizer.eos_token_id is None:
@@ -81,6 +87,8 @@ class MaskedDiffusionCollator:
         Raises:
             ValueError: as `encode`.
         """
+        if not isinstance(rows, Sequence) or not len(rows):
+            raise ValueError(f"`rows` has to be a list of at least one row, but is {shown(rows)}.")
         encoded = [self.encode(row) for row in rows]
         length = self.max_length if self.pad_to_max_length else max(len(row["input_ids"]) for row in encoded)
         padding = [[self.tokenizer.eos_token_id] * (length - len(row["input_ids"])) for row in encoded]
@@ -94,8 +102,11 @@ class MaskedDiffusionCollator:
         """Return `input_ids` and `prompt_length` of a row, without padding; of its own result, the same again.
 
         Raises:
-            ValueError: for a row of no known form, one that is too long or has no response, or one with a mask in it.
+            ValueError: for a row of no known form, one that is too long or has no response, or one with a mask or, in the texts of
+            prompt and response, another special token in it.
         """
+        if not isinstance(row, Mapping):
+            raise ValueError(f"`row` has to be a dictionary, but is {shown(row)}.")
         prompt, response = self._tokenize(row)
         ids = prompt + response
         if self.mask_token_id in ids:
@@ -119,36 +130,49 @@ class MaskedDiffusionCollator:
     def _tokenize(self, row: Row) -> tuple[list[int], list[int]]:
         """Return the tokens of the prompt and of the response."""
         if "input_ids" in row:
-            ids, length = (
-                torch.as_tensor(row["input_ids"], dtype=torch.long).tolist(),
-                int(row.get("prompt_length", 0)),
-            )
+            ids, length = _read_ids(row)
             if not 0 <= length <= len(ids):
                 raise ValueError(f"`prompt_length` has to lie between 0 and {len(ids)}, but is {length}.")
             return ids[:length], ids[length:]
         if "messages" in row:
+            check_messages(row["messages"])
             *context, last = row["messages"]
-            if not context or last["role"] != "assistant":
+            if not context or not isinstance(last, dict) or last.get("role") != "assistant" or "content" not in last:
                 raise ValueError(
                     f"`messages` have to end with an answer of the assistant to something, but are {row['messages']}."
                 )
-            return encode_prompts(None, context, self.tokenizer, True)[0], self._response(last["content"])
+            return encode_prompts(None, context, self.tokenizer, True)[0], self._response("messages", last["content"])
         if "prompt" in row and "target" in row:
             prompt = encode_prompts(row["prompt"], None, self.tokenizer, self.use_chat_template)[0]
-            return prompt, self._response(row["target"])
+            return prompt, self._response("target", row["target"])
         if "text" in row:
+            check_text("text", row["text"])
             ids = self.tokenizer(row["text"])["input_ids"]
             return [], ids if ids[-1:] == self._end else ids + self._end
         raise ValueError(
-            f"A row has to have `prompt` and `target`, `messages`, `text` or `input_ids`, but has {sorted(row)}."
+            f"A row has to have `prompt` and `target`, `messages`, `text` or `input_ids`, but has {sorted(map(str, row))}."
         )
 
-    def _response(self, text: str) -> list[int]:
+    def _response(self, name: str, text: str) -> list[int]:
+        check_text(name, text)
+        check_plain_text(name, text, self.tokenizer)
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] + self._end
 
     @property
     def _end(self) -> list[int]:
         return [self.tokenizer.eos_token_id] if self.append_eos else []
+
+
+def _read_ids(row: Row) -> tuple[list[int], int]:
+    """Return `input_ids` and `prompt_length` of a row, whichever kind of array and number they are."""
+    try:
+        ids = torch.as_tensor(row["input_ids"]).tolist()
+        length = int(row.get("prompt_length", 0))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"`input_ids` or `prompt_length` of a row are none: {_excerpt(row)}") from error
+    if not isinstance(ids, list) or any(not isinstance(token, int) or token < 0 for token in ids):
+        raise ValueError(f"`input_ids` has to hold token ids, but is {shown(row['input_ids'])}.")
+    return ids, length
 
 
 def _excerpt(row: Row) -> str:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import fields
 
 from huggingface_hub.dataclasses import strict
-from transformers import LlamaConfig
+from transformers import LlamaConfig, PreTrainedConfig
+
+from ..arguments import check_field_types, check_integer, check_number
+from ..loading import CompleteConfigMixin
 
 
 PUBLISHED_NAMES = {  # name in a published config.json: name in transformers
@@ -45,11 +48,15 @@ PUBLISHED_SWITCHES = {  # what a Llama block does, as the published code calls i
 ABSENT = ("num_experts", "qk_layernorm")  # LLaDA-MoE calls itself `llada` too
 ACTIVATIONS = ("silu", "gelu", "relu")  # the published "swiglu" halves its input, which is another network
 ATTENTION_PATTERNS = ("bidirectional", "block_causal")
+SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    "max_position_embeddings",
+)
 ROPE_THETA = 500000.0
 
 
 @strict
-class LLaDAConfig(LlamaConfig):
+class LLaDAConfig(CompleteConfigMixin, LlamaConfig):
     r"""Configuration of a [`LLaDAForMaskedDiffusion`]; by default that of LLaDA-8B, without its end-of-sequence token.
 
     Sizes go by their names in `LlamaConfig` (`hidden_size`, `num_hidden_layers`, …) or in the published `config.json`
@@ -71,6 +78,10 @@ class LLaDAConfig(LlamaConfig):
 
     model_type = "llada"
     attribute_map = PUBLISHED_NAMES
+    _other_model_hint = (
+        " A causal LM becomes a masked diffusion model by `from_causal_lm(AutoModelForCausalLM.from_pretrained({name}), "
+        "tokenizer)` and fine-tuning; a masked LM such as BERT is used as it is."
+    )
 
     vocab_size: int = 126464
     hidden_size: int = 4096
@@ -86,22 +97,6 @@ class LLaDAConfig(LlamaConfig):
     attention_pattern: str = "bidirectional"
     is_causal: bool = False
 
-    @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path: str, **kwargs) -> tuple[dict, dict]:
-        """Read the configuration file as transformers does, but only if it is there and a LLaDA's."""
-        values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        name = repr(str(pretrained_model_name_or_path))
-        if not values:
-            raise OSError(f"{name} has no file named config.json.")
-        found = values.get("model_type", cls.model_type)
-        if found != cls.model_type:
-            raise ValueError(
-                f"{name} holds a {found!r}, not a 'llada'. A causal LM becomes a masked diffusion model by "
-                f"`from_causal_lm(AutoModelForCausalLM.from_pretrained({name}), tokenizer)` and fine-tuning; a masked LM "
-                "such as BERT is used as it is."
-            )
-        return values, kwargs
-
     def __post_init__(self, **kwargs):
         """Take the published names over before anything is derived from them, then check what they say."""
         _check_switches(kwargs)
@@ -116,6 +111,10 @@ class LLaDAConfig(LlamaConfig):
             if own not in (value, defaults[name]) and not rows_are_padded:
                 raise ValueError(f"`{published}` is {value!r}, but `{name}`, which means the same, is {own!r}.")
             setattr(self, name, value)
+        check_field_types(self, PreTrainedConfig)
+        for name in SIZES:
+            check_integer(name, getattr(self, name))
+        check_number("rms_norm_eps", self.rms_norm_eps, 0)
         if self.rope_parameters is None and kwargs.get("rope_scaling") is None:
             self.rope_parameters = {"rope_type": "default", "rope_theta": kwargs.pop("rope_theta", ROPE_THETA)}
         super().__post_init__(**kwargs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..arguments import shown
 from .configuration_llada import ACTIVATIONS, LLaDAConfig
 from .modeling_llada import LLaDAForMaskedDiffusion
 
@@ -43,6 +44,10 @@ def from_causal_lm(
     """
     _check_is_causal_lm(model)
     _check_attends_to_all(model)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase | None):
+        raise ValueError(f"`tokenizer` has to be a tokenizer of transformers, but is {shown(tokenizer)}.")
+    if not isinstance(mask_token, str) or not mask_token:
+        raise ValueError(f"`mask_token` has to be a text that is not empty, but is {shown(mask_token)}.")
     if tokenizer is not None:
         _check_mask_token(tokenizer, mask_token)
     _lift_causal_mask(model)

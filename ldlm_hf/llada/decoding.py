@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..arguments import LogitsWatch
 from ..masks import block_causal_mask
 from ..schedulers import MaskedDiffusionScheduler
 from .block_grid import BlockGrid
@@ -104,6 +105,7 @@ class SemiAutoregressiveDecoder:
         self._cached_block = -1
         self.nfe = torch.zeros_like(self._block)
         self.num_rows = 0
+        self._watch = LogitsWatch()
         self.committed = torch.zeros_like(self.generated, dtype=torch.bool)
 
     @property
@@ -133,6 +135,7 @@ class SemiAutoregressiveDecoder:
         wanted = eligible.gather(1, positions)
         inside = torch.where(wanted, positions, start[rows, None])  # what fills a row up is in the window too
         logits = self._logits(rows, inside, block, start, end)  # (rows, positions, vocab)
+        self._watch(None, logits)
         not_a_mask = int(self.model.mask_token_id == 0)
         sample = torch.where(wanted, self.canvas[rows].gather(1, positions), not_a_mask)
         output = self.scheduler.step(
@@ -158,6 +161,10 @@ class SemiAutoregressiveDecoder:
         self.nfe[rows] += took_part * (1 if self.settings.guidance_scale == 1.0 else 2)
         self._step[rows] += took_part
         self.refresh()
+
+    def check_logits(self) -> None:
+        """Raise `ValueError` if any logits so far were NaN or infinite; it waits for the device, so ask at the end."""
+        self._watch.check("model", "its weights may be NaN, or `guidance_scale` is too large")
 
     def refresh(self) -> None:
         """Work out anew where each row is; needed after the canvas was changed from outside."""

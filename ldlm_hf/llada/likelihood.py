@@ -15,20 +15,23 @@ from collections.abc import Sequence
 from math import comb
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
-from ..arguments import check_integer
+from ..arguments import MOST_GUIDANCE, check_finite, check_integer, check_number, check_token_ids, checked, shown
+from ..loading import check_weights
+from ..schedulers.sampling import one_per_row
 from .losses import masked_cross_entropy, rows_per_chunk
 from .masked_language_model import MaskedLanguageModel
 
 
+ADVICE = "its weights may be NaN, a token may be impossible, or `guidance_scale` is too large"
 MOST_ENUMERATED = 12  # 4,095 sets of masked tokens
 
 
 @torch.no_grad()
+@checked
 def conditional_log_likelihood(
-    model: MaskedLanguageModel | PreTrainedModel,
+    model: MaskedLanguageModel | nn.Module,
     prompt_ids: Tensor,
     response_ids: Tensor,
     n_mc: int = 128,
@@ -60,23 +63,21 @@ def conditional_log_likelihood(
     language_model, prompts, responses = _check_inputs(model, prompt_ids, response_ids)
     check_integer("n_mc", n_mc)
     check_integer("batch_size", batch_size)
+    check_number("guidance_scale", guidance_scale, -MOST_GUIDANCE, MOST_GUIDANCE)
     rows, length = responses.shape
-    if isinstance(generator, Sequence):
-        if len(generator) != rows:
-            raise ValueError(f"`generator` has {len(generator)} generators for {rows} responses; give one for each.")
-        generators = list(generator)
-    else:
-        generators = [generator] * rows
+    generators = one_per_row(generator, rows)
     draws = 1 if length == 1 else n_mc
     masks = torch.stack([_draw_masks(length, draws, stratified, each) for each in generators])  # (rows, draws, length)
     losses = _losses(language_model, prompts, responses, masks, guidance_scale, batch_size)  # (rows, draws)
     estimates = -(losses * length / masks.sum(dim=2)).mean(dim=1)
+    check_finite("model", estimates, ADVICE)
     return estimates if response_ids.ndim == 2 else estimates.item()
 
 
 @torch.no_grad()
+@checked
 def exact_log_likelihood_bound(
-    model: MaskedLanguageModel | PreTrainedModel,
+    model: MaskedLanguageModel | nn.Module,
     prompt_ids: Tensor,
     response_ids: Tensor,
     guidance_scale: float = 1.0,
@@ -99,6 +100,7 @@ def exact_log_likelihood_bound(
     """
     language_model, prompts, responses = _check_inputs(model, prompt_ids, response_ids)
     check_integer("batch_size", batch_size)
+    check_number("guidance_scale", guidance_scale, -MOST_GUIDANCE, MOST_GUIDANCE)
     rows, length = responses.shape
     if length > MOST_ENUMERATED:
         raise ValueError(f"`response_ids` has {length} tokens, too many for a sum over all sets of {MOST_ENUMERATED}.")
@@ -107,6 +109,7 @@ def exact_log_likelihood_bound(
     weights = torch.tensor([1 / (count * comb(length, count)) for count in masks.sum(dim=1).tolist()])
     losses = _losses(language_model, prompts, responses, masks.expand(rows, -1, -1), guidance_scale, batch_size)
     bounds = -(losses * weights).sum(dim=1)
+    check_finite("model", bounds, ADVICE)
     return bounds if response_ids.ndim == 2 else bounds.item()
 
 
@@ -173,20 +176,24 @@ def _masked_losses(
 
 
 def _check_inputs(
-    model: MaskedLanguageModel | PreTrainedModel, prompt_ids: Tensor, response_ids: Tensor
+    model: MaskedLanguageModel | nn.Module, prompt_ids: Tensor, response_ids: Tensor
 ) -> tuple[MaskedLanguageModel, Tensor, Tensor]:
     """Return the adapter and `(batch, length)` prompts and responses, or raise `ValueError` for what does not fit."""
     language_model = model if isinstance(model, MaskedLanguageModel) else MaskedLanguageModel(model)
     if getattr(language_model.model.config, "attention_pattern", "") == "block_causal":
         raise ValueError("`model` is block-causal, but the estimate shows it the whole text.")
+    check_weights("model", language_model.model)
     given = {"prompt_ids": prompt_ids, "response_ids": response_ids}
     for name, ids in given.items():
+        if not isinstance(ids, Tensor):
+            raise ValueError(f"`{name}` has to be (length,) or (batch, length) int64, but is {shown(ids)}.")
         if ids.ndim not in (1, 2) or ids.dtype != torch.long:
             raise ValueError(
                 f"`{name}` has to be (length,) or (batch, length) int64, but is {tuple(ids.shape)} {ids.dtype}."
             )
         if bool((ids == language_model.mask_token_id).any()):
             raise ValueError(f"`{name}` holds the mask token (id {language_model.mask_token_id}); remove it.")
+        check_token_ids(name, ids, language_model.vocab_size)
     if prompt_ids.shape[:-1] != response_ids.shape[:-1] or not response_ids.numel():
         raise ValueError(
             f"`prompt_ids` {tuple(prompt_ids.shape)} and `response_ids` {tuple(response_ids.shape)} have to be as many as one "

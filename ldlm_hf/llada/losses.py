@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from ..arguments import check_integer, check_option
+from ..arguments import check_integer, check_option, check_shapes, check_token_ids
 from .fused_head import is_plain_linear, linear_cross_entropy
 
 
@@ -33,6 +33,8 @@ def rows_per_chunk(vocab_size: int, budget: int = LOGITS_BUDGET) -> int:
         vocab_size (`int`): logits of one position.
         budget (`int`, *optional*, defaults to 2**24): logits at a time.
     """
+    check_integer("vocab_size", vocab_size)
+    check_integer("budget", budget)
     return max(1, budget // vocab_size)
 
 
@@ -86,14 +88,16 @@ def score_tokens(
         ValueError: for a `chunk_size` below 1, or as many labels as there are not hidden states.
     """
     check_integer("chunk_size", chunk_size)
-    if labels.shape != hidden_states.shape[:1]:
-        raise ValueError(f"`labels` has the shape {tuple(labels.shape)} for {len(hidden_states)} hidden states.")
+    check_shapes(hidden_states=(hidden_states, "float: count width …"), labels=(labels, "int64: count"))
+    if excluded_token_id is not None:
+        check_integer("excluded_token_id", excluded_token_id, least=0)
     if not len(labels):  # nothing masked: zero losses that are still part of the graph
         return hidden_states.float().flatten(1).sum(1), labels.bool()
     arguments = (head, excluded_token_id)
     if len(labels) <= chunk_size:
         return _score(hidden_states, labels, *arguments)
     if is_plain_linear(head) and hidden_states.ndim == 2:
+        _check_tokens(labels, excluded_token_id, head.out_features)
         losses, is_right = linear_cross_entropy(
             hidden_states, head.weight, head.bias, labels, chunk_size, excluded_token_id
         )
@@ -107,9 +111,18 @@ def score_tokens(
 def _score(hidden_states: Tensor, labels: Tensor, head, excluded_token_id: int | None) -> tuple[Tensor, Tensor]:
     # In bfloat16 a log-softmax over a large vocabulary is off in the second digit.
     logits = head(hidden_states).float()
+    _check_tokens(labels, excluded_token_id, logits.shape[-1])
     if excluded_token_id is not None:
         logits = logits.index_fill(-1, labels.new_tensor([excluded_token_id]), -torch.inf)
     return cross_entropy(logits, labels, reduction="none"), logits.detach().argmax(dim=-1) == labels
+
+
+def _check_tokens(labels: Tensor, excluded_token_id: int | None, vocab_size: int) -> None:
+    check_token_ids("labels", labels, vocab_size)
+    if excluded_token_id is not None and excluded_token_id >= vocab_size:
+        raise ValueError(
+            f"`excluded_token_id` has to be below {vocab_size}, the vocabulary, but is {excluded_token_id}."
+        )
 
 
 def masked_diffusion_loss(
@@ -130,6 +143,13 @@ def masked_diffusion_loss(
         ValueError: for another `normalization`.
     """
     check_option("normalization", normalization, NORMALIZATIONS)
+    check_shapes(
+        token_losses=(token_losses, "float: batch length"),
+        mask_probability=(mask_probability, "float: batch"),
+        lengths=(lengths, "batch"),
+    )
+    if not len(lengths):
+        raise ValueError("`lengths` has to hold that of at least one row, but is empty.")
     weighted = token_losses.float().sum(1) / mask_probability  # (batch,)
     if normalization == "batch":
         return weighted.sum() / lengths.sum()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from ..arguments import check_integer, check_shapes, check_token_ids, present, shown
 from .fused_head import is_plain_linear
 from .last_layer import can_skip_positions, gives_the_same, hidden_states_at, take_columns
 
@@ -45,6 +46,8 @@ class MaskedLanguageModel:
 
     def __init__(self, model: PreTrainedModel, mask_token_id: int | None = None) -> None:
         """Find out what the model takes and where its output layer is."""
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"`model` has to be a language model of transformers, but is {shown(model)}.")
         self.wrapped = model
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT wraps models
         check_sees_both_sides(self.model)
@@ -138,6 +141,9 @@ class MaskedLanguageModel:
         Returns:
             `Tensor` of shape `(batch, count, vocab)` or `(batch, length, vocab)`, in the model's dtype.
         """
+        if positions is not None:
+            check_shapes(input_ids=(input_ids, "batch length"), positions=(positions, "int64: batch count"))
+            check_token_ids("positions", positions, input_ids.shape[1])
         arguments = self._arguments(input_ids, attention_mask, position_ids, past_key_values)
         if self._head is None:
             logits = self.model(**arguments).logits
@@ -149,6 +155,19 @@ class MaskedLanguageModel:
         return self.head(take_columns(self._backbone(**arguments)[0], positions))
 
     def _arguments(self, input_ids, attention_mask, position_ids, past_key_values) -> dict:
+        check_shapes(
+            input_ids=(input_ids, "int64: batch length"),
+            **present(position_ids=(position_ids, "int64: rows length")),
+        )
+        check_token_ids("input_ids", input_ids, self.vocab_size)
+        if attention_mask is not None and (
+            not isinstance(attention_mask, Tensor)
+            or attention_mask.ndim not in (2, 4)
+            or len(attention_mask) != len(input_ids)
+        ):
+            raise ValueError(
+                f"`attention_mask` has to be (batch, keys) or (batch, 1, length, keys), but is {shown(attention_mask)}."
+            )
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             position_ids = positions_of(attention_mask)
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "past_key_values": past_key_values}
@@ -180,7 +199,10 @@ def positions_of(attention_mask: Tensor) -> Tensor:
 
 def check_sees_both_sides(model: PreTrainedModel) -> None:
     """Raise `ValueError` unless each position of the model's output depends on what follows it."""
-    config, name = model.config, type(model).__name__
+    name = type(model).__name__
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(f"`model` is a {name}, not a language model of transformers.")
+    config = model.config
     if config.is_encoder_decoder:
         raise ValueError(f"`model` is a {name}, an encoder-decoder; masked diffusion needs a masked or converted LM.")
     masked = {known.__name__ for known in type(model).__mro__} & set(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values())
@@ -198,6 +220,8 @@ def find_mask_token(model: PreTrainedModel, mask_token_id: int | None) -> int:
     Raises:
         ValueError: if there is none, the two differ, or it is no token of the model.
     """
+    if mask_token_id is not None:
+        check_integer("mask_token_id", mask_token_id, least=0)
     own = getattr(model.config, "mask_token_id", None)
     if own is not None and mask_token_id is not None and own != mask_token_id:
         raise ValueError(f"`mask_token_id` is {mask_token_id}, but the model was trained with the mask token {own}.")

@@ -10,17 +10,16 @@ transformers, and there in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Cache, LlamaForCausalLM, LlamaModel
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from ..checkpoints import check_complete, complete_loading_kwargs
+from ..arguments import check_any_label, check_integer, check_shapes, check_token_ids, present
+from ..loading import CompleteLoadingMixin
 from .configuration_llada import LLaDAConfig
 
 
@@ -37,7 +36,7 @@ BLOCK_TENSORS = {  # name in a published checkpoint: name in transformers
 }
 
 
-class LLaDAModel(LlamaModel):
+class LLaDAModel(CompleteLoadingMixin, LlamaModel):
     """LLaDA without its output layer: hidden states of every position, each from both sides.
 
     Args:
@@ -47,6 +46,7 @@ class LLaDAModel(LlamaModel):
     config: LLaDAConfig
     config_class = LLaDAConfig
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+    _refuses_unknown_weights = True
 
     def __init__(self, config: LLaDAConfig):
         """Build the model with random weights."""
@@ -55,19 +55,57 @@ class LLaDAModel(LlamaModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.post_init()
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, *args, output_loading_info: bool = False, **kwargs):
-        """Load a checkpoint as `PreTrainedModel.from_pretrained` does, but only a LLaDA's, complete, from safetensors.
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Return the hidden states of every position.
+
+        Args:
+            input_ids (`Tensor` of shape `(batch, length)`, *optional*): as for [`LLaDAForMaskedDiffusion`].
+            attention_mask (`Tensor` of shape `(batch, keys)` or `(batch, 1, length, keys)`, *optional*): as there.
+            position_ids (`Tensor` of shape `(batch, length)`, *optional*): as there.
+            past_key_values (`Cache`, *optional*): as there.
+            inputs_embeds (`Tensor` of shape `(batch, length, width)`, *optional*): as there.
+            use_cache (`bool`, *optional*): as there.
+            kwargs: other arguments of `LlamaModel.forward`.
+
+        Returns:
+            `BaseModelOutputWithPast`, whose `last_hidden_state` is `(batch, length, width)`.
 
         Raises:
-            OSError: if files or weights are missing, left over, truncated or of another shape.
-            ValueError: if it is no LLaDA.
+            ValueError: for tensors that do not fit together, or token ids that are not in the vocabulary.
         """
-        model, info = _load(cls, super().from_pretrained, pretrained_model_name_or_path, args, kwargs)
-        return (model, info) if output_loading_info else model
+        keys = "keys" if past_key_values is not None else "length"
+        is_full = isinstance(attention_mask, Tensor) and attention_mask.ndim == 4
+        check_shapes(
+            **present(
+                input_ids=(input_ids, "int64: batch length"),
+                inputs_embeds=(inputs_embeds, f"float: batch length {self.config.hidden_size}"),
+                attention_mask=(attention_mask, f"mask: batch 1 length {keys}" if is_full else f"mask: batch {keys}"),
+                position_ids=(position_ids, "int64: rows length"),
+            )
+        )
+        if input_ids is not None:
+            check_token_ids("input_ids", input_ids, self.config.vocab_size)
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
 
 
-class LLaDAForMaskedDiffusion(LlamaForCausalLM):
+class LLaDAForMaskedDiffusion(CompleteLoadingMixin, LlamaForCausalLM):
     """LLaDA: logits of every position, of which those at masks count.
 
     Args:
@@ -76,6 +114,7 @@ class LLaDAForMaskedDiffusion(LlamaForCausalLM):
 
     config: LLaDAConfig
     config_class = LLaDAConfig
+    _refuses_unknown_weights = True
 
     def __init__(self, config: LLaDAConfig):
         """Build the model with random weights."""
@@ -85,17 +124,6 @@ class LLaDAForMaskedDiffusion(LlamaForCausalLM):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.loss_type = "ForMaskedLM"  # labels are not shifted
         self.post_init()
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, *args, output_loading_info: bool = False, **kwargs):
-        """Load a checkpoint as `PreTrainedModel.from_pretrained` does, but only a LLaDA's, complete, from safetensors.
-
-        Raises:
-            OSError: if files or weights are missing, left over, truncated or of another shape.
-            ValueError: if it is no LLaDA; a causal LM becomes one by [`from_causal_lm`].
-        """
-        model, info = _load(cls, super().from_pretrained, pretrained_model_name_or_path, args, kwargs)
-        return (model, info) if output_loading_info else model
 
     def forward(
         self,
@@ -129,10 +157,21 @@ class LLaDAForMaskedDiffusion(LlamaForCausalLM):
             `CausalLMOutputWithPast`, whose `logits` are `(batch, length, vocab)`, or its fields as a tuple.
 
         Raises:
-            ValueError: for `labels` together with `logits_to_keep`.
+            ValueError: for `labels` together with `logits_to_keep`, and tensors that do not fit together.
         """
         if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
             raise ValueError("`logits_to_keep` leaves out logits that `labels` need; give one of the two.")
+        if isinstance(logits_to_keep, Tensor):
+            texts = (inputs_embeds, "batch length width") if input_ids is None else (input_ids, "batch length")
+            length = check_shapes(input_ids=texts, logits_to_keep=(logits_to_keep, "int64: count")).get("length", 0)
+            check_token_ids("logits_to_keep", logits_to_keep, length)
+        else:
+            check_integer("logits_to_keep", logits_to_keep, least=0)
+        if labels is not None:
+            texts = (inputs_embeds, "batch length width") if input_ids is None else (input_ids, "batch length")
+            check_shapes(input_ids=texts, labels=(labels, "int64: batch length"))
+            check_token_ids("labels", labels.clamp_min(0), self.vocab_size)
+            check_any_label(labels)
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -164,24 +203,6 @@ class LLaDAForMaskedDiffusion(LlamaForCausalLM):
             f"{type(self).__name__} fills in masks and does not write from left to right; use "
             "`MaskedDiffusionPipeline(model, scheduler, tokenizer)` to sample from it."
         )
-
-
-def _load(cls: type, from_pretrained: Callable, source: str, args: tuple, kwargs: dict) -> tuple:
-    """Return what `from_pretrained` of transformers loads, and its report; raise `OSError` unless the two match."""
-    try:
-        model, info = from_pretrained(source, *args, **complete_loading_kwargs(kwargs))
-    except torch.OutOfMemoryError:  # says itself what is wrong
-        raise
-    except (SafetensorError, RuntimeError) as error:
-        raise OSError(f"{str(source)!r} has weights that could not be loaded: {error}") from error
-    check_complete(cls.__name__, source, info)
-    unexpected = sorted(info["unexpected_keys"])
-    if unexpected:
-        raise OSError(
-            f"{str(source)!r} has {len(unexpected)} weights that no {cls.__name__} has, such as {unexpected[:3]}; its "
-            "architecture is another one than its config.json says."
-        )
-    return model, info
 
 
 def _weight_renamings() -> list[WeightRenaming]:

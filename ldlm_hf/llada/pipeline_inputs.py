@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..arguments import check_shapes, check_text, shown
+from ..tokenization import TOKENIZER_LOCK, check_plain_text
+
 
 Messages = list[dict[str, str]]
 
@@ -20,6 +23,10 @@ def encode_prompts(
 ) -> list[list[int]]:
     """Return the token ids of each prompt.
 
+    What is written in a prompt or message is text: one that spells a special token is refused, since it would open another
+    role or end the text. With `use_chat_template=False` a prompt is taken as it stands, special tokens included: that is for
+    a template that was applied before, and not for what others have written.
+
     Args:
         prompt (`str` or `list[str]`, *optional*): texts.
         messages (`list`, *optional*): a conversation, or a list of them, in the place of `prompt`.
@@ -27,7 +34,8 @@ def encode_prompts(
         use_chat_template (`bool`): make each text a user message where the tokenizer has a chat template.
 
     Raises:
-        ValueError: for a missing tokenizer or chat template, or prompts that are no texts.
+        ValueError: for a missing tokenizer or chat template, one that fails, prompts that are no texts, or those that spell
+            special tokens.
     """
     if tokenizer is None:
         raise ValueError(
@@ -36,7 +44,11 @@ def encode_prompts(
     if messages is not None:
         if tokenizer.chat_template is None:
             raise ValueError("`messages` need a chat template, but the tokenizer has none; give `prompt` instead.")
+        check_messages(messages)
         conversations = messages if isinstance(messages[0], list) else [messages]
+        for text in (text for conversation in conversations for message in conversation for text in message.values()):
+            if isinstance(text, str):
+                check_plain_text("messages", text, tokenizer)
     else:
         texts = [prompt] if isinstance(prompt, str) else prompt
         if not isinstance(texts, list | tuple) or not texts:
@@ -44,11 +56,45 @@ def encode_prompts(
         for text in texts:
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"`prompt` has to hold texts that are not empty, but holds {text!r}.")
+            check_text("prompt", text)
+        for text in texts if use_chat_template else []:
+            check_plain_text("prompt", text, tokenizer)
         if tokenizer.chat_template is None or not use_chat_template:
-            return [tokenizer(text)["input_ids"] for text in texts]
+            with TOKENIZER_LOCK:
+                return [tokenizer(text)["input_ids"] for text in texts]
         conversations = [[{"role": "user", "content": text}] for text in texts]
-    encoded = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, return_dict=True)
-    return encoded["input_ids"]
+    try:
+        with TOKENIZER_LOCK:
+            rows = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, return_dict=True)[
+                "input_ids"
+            ]
+    except Exception as error:  # a template is a program, out of whatever repository the tokenizer came from
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"The chat template of the `tokenizer` failed ({reason}); give `prompt` with `use_chat_template=False`."
+        ) from error
+    if not all(rows):
+        raise ValueError(
+            "The chat template of the `tokenizer` leaves nothing of a prompt; pass `use_chat_template=False`."
+        )
+    return rows
+
+
+def check_messages(messages: Messages | list[Messages]) -> None:
+    """Raise `ValueError` unless there is a conversation, or a list of conversations, none of them empty."""
+    conversations = (
+        messages if isinstance(messages, list) and messages and isinstance(messages[0], list) else [messages]
+    )
+    for conversation in conversations:
+        if (
+            not isinstance(conversation, list)
+            or not conversation
+            or not all(isinstance(one, dict) for one in conversation)
+        ):
+            raise ValueError(
+                "`messages` has to be a conversation, a list of dictionaries such as {'role': 'user', 'content': 'Hello'}, or a "
+                f"list of conversations, but is {shown(messages)}."
+            )
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -71,12 +117,13 @@ def check_input_ids(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[T
         raise ValueError(f"`input_ids` has to be an int64 tensor of shape (batch, length), but is {found}.")
     if attention_mask is None:
         return input_ids, torch.ones_like(input_ids)
+    check_shapes(attention_mask=(attention_mask, "mask: …"))
     if attention_mask.shape != input_ids.shape:
         raise ValueError(
             f"`attention_mask` has to have the shape of `input_ids`, {tuple(input_ids.shape)}, but has "
             f"{tuple(attention_mask.shape)}."
         )
-    mask = attention_mask.long()
+    mask = (attention_mask != 0).long()
     if not bool(mask[:, -1].all()) or bool((mask.diff(dim=1) < 0).any()):
         raise ValueError(
             "`attention_mask` has to be ones behind zeros: pad prompts on the left, none of them is empty."
@@ -86,6 +133,7 @@ def check_input_ids(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[T
 
 def check_sequences(initial_sequences: Tensor, shape: tuple[int, int], vocab_size: int) -> None:
     """Raise `ValueError` unless what is given as written already is `(batch, gen_length)` token ids."""
+    check_shapes(initial_sequences=(initial_sequences, "…"))
     if initial_sequences.shape != shape or initial_sequences.dtype != torch.long:
         raise ValueError(
             f"`initial_sequences` has to be int64 of the shape (prompts, gen_length) {shape}, but is "

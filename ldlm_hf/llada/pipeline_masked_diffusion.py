@@ -6,7 +6,7 @@ its own block length; what becomes of a row does not depend on its batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 import torch
@@ -14,8 +14,17 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..arguments import check_integer, check_option, check_tensor_inputs
-from ..pipeline import ReasoningPipeline
+from ..arguments import (
+    MOST_GUIDANCE,
+    MOST_TEMPERATURE,
+    check_changes,
+    check_integer,
+    check_number,
+    check_option,
+    check_tensor_inputs,
+    checked,
+)
+from ..pipeline import ReasoningPipeline, shareable
 from ..schedulers import REMASKING, MaskedDiffusionScheduler
 from .decoding import CACHES, WINDOWS, DecodingSettings, SemiAutoregressiveDecoder
 from .masked_language_model import MaskedLanguageModel
@@ -53,6 +62,7 @@ class MaskedDiffusionPipeline(ReasoningPipeline):
     model_cpu_offload_seq = "model"
     _optional_components = ["tokenizer"]
     _callback_tensor_inputs = ["sequences", "committed"]
+    _kept_from_calls = ("_num_timesteps", "_language_model")
     description = "A masked diffusion language model"
     tags = ("masked-diffusion", "reasoning")
 
@@ -85,9 +95,11 @@ class MaskedDiffusionPipeline(ReasoningPipeline):
         return self._language_model
 
     @torch.no_grad()
+    @shareable
+    @checked
     def __call__(
         self,
-        prompt: str | list[str] | None = None,
+        prompt: str | Sequence[str] | None = None,
         messages: Messages | list[Messages] | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -143,7 +155,8 @@ class MaskedDiffusionPipeline(ReasoningPipeline):
             initial_sequences (`Tensor` of shape `(batch, gen_length)`, *optional*): what is written already, and the mask token
                 where to generate (infilling); int64. By default masks only.
             use_chat_template (`bool`, *optional*, defaults to `True`): make each `prompt` a user message where the tokenizer
-                has a chat template.
+                has a chat template, and refuse one that spells special tokens. With `False` it is taken as it stands, special
+                tokens included: for a template that you have applied, not for what others have written.
             output_type (`str`, *optional*, defaults to `"text"`): `"text"`, `"seq"` (nothing is written out) or
                 `"trajectory"` (texts, and how the tokens stood after each step).
             return_dict (`bool`, *optional*, defaults to `True`): return a [`MaskedDiffusionPipelineOutput`] or a tuple.
@@ -163,8 +176,7 @@ class MaskedDiffusionPipeline(ReasoningPipeline):
         ]
         check_tensor_inputs(tensor_inputs, self._callback_tensor_inputs)
         prompt_ids, prompt_mask = self.encode_prompt(prompt, messages, input_ids, attention_mask, use_chat_template)
-        gen_length = self.check_length(gen_length, prompt_ids)
-        rows = len(prompt_ids)
+        gen_length, rows = self.check_length(gen_length, prompt_ids), len(prompt_ids)
         if block_length is None:
             block_length = min(self.scheduler.config.block_length, gen_length)
         schedules = block_schedules_of_rows(block_length, rows, gen_length)
@@ -200,13 +212,16 @@ class MaskedDiffusionPipeline(ReasoningPipeline):
                     changed = callback_on_step_end(
                         self, num_steps, num_steps, {name: tensors[name] for name in tensor_inputs}
                     )
+                    changed = check_changes(changed, {"sequences": decoder.generated})
                     if "sequences" in changed:
+                        check_sequences(changed["sequences"], (rows, gen_length), self.language_model.vocab_size)
                         decoder.generated.copy_(changed["sequences"])
                         decoder.refresh()
                 if output_type == "trajectory":
                     steps.append(UnmaskingStep(num_steps, decoder.generated.clone(), decoder.committed.clone()))
                 num_steps += 1
                 progress.update(int(decoder.committed.sum()))
+        decoder.check_logits()
         self._num_timesteps = num_steps
         texts = None if output_type == "seq" else self.decode(decoder.generated)
         forwards_a_step = 1 if guidance_scale == 1.0 else 2
@@ -299,6 +314,8 @@ class MaskedDiffusionPipeline(ReasoningPipeline):
     ) -> DecodingSettings:
         """Return how to decode, or raise `ValueError` naming the argument that does not fit."""
         check_option("output_type", output_type, OUTPUT_TYPES)
+        check_number("temperature", temperature, 0, MOST_TEMPERATURE)
+        check_number("guidance_scale", guidance_scale, -MOST_GUIDANCE, MOST_GUIDANCE)
         check_option("window", window, WINDOWS)
         check_option("cache", cache, CACHES)
         if output_type != "seq" and self.tokenizer is None:

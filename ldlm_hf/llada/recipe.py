@@ -18,7 +18,8 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from ..arguments import check_option
+from ..arguments import check_field_types, check_option, naming
+from ..checkpoints import saved_whole
 from ..schedulers import MaskedDiffusionScheduler
 from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer
@@ -81,6 +82,7 @@ class MaskedDiffusionRecipe:
 
     def __post_init__(self):
         """Check what can be checked before hours of training."""
+        check_field_types(self)
         if self.task is None and self.dataset is None:
             raise ValueError("A recipe needs a `task` or a `dataset`.")
         check_option("dtype", self.dtype, tuple(DTYPES))
@@ -88,8 +90,10 @@ class MaskedDiffusionRecipe:
             raise ValueError(
                 f"`dtype` {self.dtype!r} is for training adapters; give `lora`, or train in float32 with `bf16: true`."
             )
-        self.make_task()
-        MaskedDiffusionScheduler(**self.scheduler)
+        with naming("task_arguments"):
+            self.make_task()
+        with naming("scheduler"):
+            MaskedDiffusionScheduler(**self.scheduler)
 
     def make_task(self) -> Task | None:
         """Return the recipe's task, if it has one."""
@@ -148,8 +152,9 @@ def _train(recipe: MaskedDiffusionRecipe, folder: Path, resume: bool) -> dict:
     trainer = MaskedDiffusionTrainer(model, args, train, tokenizer, validation)
     output = trainer.train(resume_from_checkpoint=resume and last_complete_checkpoint(folder) is not None)
     if recipe.lora:
-        model.merge_and_unload().save_pretrained(folder / STAGE)
-        tokenizer.save_pretrained(folder / STAGE)
+        with saved_whole(folder / STAGE) as place:
+            model.merge_and_unload().save_pretrained(place)
+            tokenizer.save_pretrained(place)
     else:
         trainer.save_final(folder / STAGE)
     return {

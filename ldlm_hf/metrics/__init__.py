@@ -6,6 +6,8 @@ from pathlib import Path
 
 import evaluate
 
+from ..arguments import check_option
+
 
 # What the reasoning tasks are scored by. BERTScore is none of them: it ignores the order of the words.
 REASONING_METRICS = ("answer_accuracy", "chain_accuracy")
@@ -22,7 +24,6 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
     Raises:
         ValueError: for an unknown name.
     """
-    if name not in METRICS:
-        raise ValueError(f"`name` has to be one of {METRICS}, but is {name!r}.")
+    check_option("name", name, METRICS)
     # In memory: on disk, a computation that raised keeps its lock, and the next one waits for it.
     return evaluate.load(str(Path(__file__).parent / name), keep_in_memory=True)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..arguments import check_device, check_integer, checked
 from .texts import paired_texts
 
 
@@ -42,6 +43,7 @@ class TokenStates:
     weights: Tensor
 
 
+@checked
 def bert_scores(
     predictions: Sequence[str],
     references: Sequence[str],
@@ -78,6 +80,7 @@ def bert_scores(
     """
     pairs = paired_texts(predictions, references)
     num_layers = _check_settings(model_type, num_layers, idf, rescale_with_baseline, baseline_path, batch_size, pairs)
+    check_device("device", device)
     baseline = _read_baseline(baseline_path, num_layers) if rescale_with_baseline else [0.0, 0.0, 0.0]
     tokenizer, model = _load(model_type, num_layers, device)
     token_weights = _inverse_document_frequencies(references, tokenizer) if idf else torch.ones(len(tokenizer))
@@ -167,8 +170,7 @@ def _check_settings(
         )
     if rescale_with_baseline and baseline_path is None:
         raise ValueError("`baseline_path` has to name a CSV file for `rescale_with_baseline=True`, but is None.")
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` has to be at least 1, but is {batch_size}.")
+    check_integer("batch_size", batch_size)
     if idf and len(pairs) < 2:
         raise ValueError("`idf` is 0 for every token of a single reference; give more references or `idf=False`.")
     return num_layers
@@ -205,6 +207,14 @@ def _read_baseline(path: str, num_layers: int) -> list[float]:
                 raise ValueError(
                     f"`baseline_path` {path!r} has to have the columns LAYER, P, R and F, but has {list(row)}."
                 )
-            if int(row["LAYER"]) == num_layers:
-                return [float(row[column]) for column in ("P", "R", "F")]
+            try:
+                layer, baseline = int(row["LAYER"]), [float(row[column]) for column in ("P", "R", "F")]
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"`baseline_path` {path!r} has a row that holds no numbers: {row}.") from error
+            if layer == num_layers and not all(-1 <= value < 1 for value in baseline):
+                raise ValueError(
+                    f"`baseline_path` {path!r} has {baseline} for layer {layer}; they have to lie in [-1, 1)."
+                )
+            if layer == num_layers:
+                return baseline
     raise ValueError(f"`baseline_path` {path!r} has no row for layer {num_layers}, which `num_layers` asks for.")

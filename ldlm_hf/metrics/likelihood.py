@@ -16,9 +16,13 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .texts import check_texts
+from ..arguments import check_device, check_integer, check_texts, checked
 
 
+MOST_NATS = 700.0  # whose exponential is a number still
+
+
+@checked
 def perplexities(
     predictions: Sequence[str],
     model_id: str,
@@ -48,8 +52,8 @@ def perplexities(
             small, or a model that sees later tokens.
     """
     check_texts("predictions", predictions)
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` has to be at least 1, but is {batch_size}.")
+    check_integer("batch_size", batch_size)
+    check_device("device", device)
     if max_length is not None and max_length < 2:
         raise ValueError(
             f"`max_length` has to be at least 2, one token to read and one to score, but is {max_length}."
@@ -117,4 +121,8 @@ def _check_causal(model: PreTrainedModel, model_id: str) -> None:
 
 
 def _perplexity(loss: float, count: int) -> float | None:
+    if count and not loss / count < MOST_NATS:
+        raise ValueError(
+            f"`model_id` gives texts a loss of {loss / count} nats a token, whose perplexity is no number."
+        )
     return math.exp(loss / count) if count else None

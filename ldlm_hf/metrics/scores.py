@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..arguments import checked
 from ..tasks import Task, get_task
 
 
+@checked
 def answer_scores(predictions: Sequence[str], references: Sequence[str], task: str | Task) -> dict[str, float | int]:
     """Return `answer_accuracy`, `invalid_rate` and `num_problems`.
 
@@ -28,6 +30,7 @@ def answer_scores(predictions: Sequence[str], references: Sequence[str], task: s
     }
 
 
+@checked
 def chain_scores(predictions: Sequence[str], references: Sequence[str], task: str | Task) -> dict[str, float]:
     """Return `exact_match`, `step_accuracy`, `consistency` and `invalid_output_rate`.
 

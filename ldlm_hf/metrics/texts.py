@@ -9,6 +9,8 @@ import math
 import re
 from collections.abc import Sequence
 
+from ..arguments import check_texts
+
 
 NGRAM_SIZES = (2, 3, 4)
 
@@ -96,31 +98,14 @@ def paired_texts(predictions: Sequence[str], references: Sequence[str]) -> list[
     Raises:
         ValueError: for no or unequally many texts, or for what is no text.
     """
-    if len(predictions) != len(references):
+    check_texts("predictions", predictions)
+    if isinstance(references, Sequence) and len(predictions) != len(references):
         raise ValueError(
             f"`predictions` and `references` have to hold equally many texts, but hold {len(predictions)} and "
             f"{len(references)}."
         )
-    check_texts("predictions", predictions)
     check_texts("references", references)
     return list(zip(predictions, references, strict=True))
-
-
-def check_texts(name: str, texts: Sequence[str]) -> None:
-    """Refuse what is no list of texts.
-
-    Args:
-        name (`str`): the argument that the message names.
-        texts (`Sequence[str]`): at least one.
-
-    Raises:
-        ValueError: for no texts, or for what is no text.
-    """
-    if isinstance(texts, str) or not len(texts):
-        raise ValueError(f"`{name}` has to be a list of at least one text, but is {texts!r}.")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(f"`{name}` has to hold texts only, but number {i} is {text!r}; give '' for an empty one.")
 
 
 def _pairs_without_empty_references(predictions: Sequence[str], references: Sequence[str]) -> list[tuple[str, str]]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..arguments import shown
+
 
 def draw_tokens(
     logits: Tensor, is_masked: Tensor, temperature: float, generators: Sequence[torch.Generator | None]
@@ -66,6 +68,8 @@ def one_per_row(
     """Return a generator for each row; a single one serves the rows in turn, and None is torch's own."""
     if generator is None or isinstance(generator, torch.Generator):
         return [generator] * batch_size
+    if not isinstance(generator, Sequence) or any(not isinstance(one, torch.Generator | None) for one in generator):
+        raise ValueError(f"`generator` has to be a torch.Generator or a sequence of them, but is {shown(generator)}.")
     if len(generator) != batch_size:
         raise ValueError(
             f"`generator` has {len(generator)} generators for {batch_size} rows; pass one a row or a single one."

@@ -25,11 +25,23 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
+from ..arguments import (
+    MOST_TEMPERATURE,
+    check_device,
+    check_finite,
+    check_integer,
+    check_number,
+    check_shapes,
+    checked,
+)
 from ..noise import mask_tokens
 from .sampling import confidence_of, draw_tokens, log_odds_of, one_per_row
+from .transfer_counts import transfer_counts
 
 
 REMASKING = ("low_confidence", "random", "topk_margin", "entropy")
+LARGEST_TOKEN_ID = 2**63 - 1
+MOST_FACTOR = 1e9  # with which everything is committed, however unsure
 
 
 @dataclass
@@ -77,6 +89,7 @@ class MaskedDiffusionScheduler(SchedulerMixin, ConfigMixin):
     order = 1
 
     @register_to_config
+    @checked
     def __init__(
         self,
         block_length: int = 32,
@@ -89,15 +102,23 @@ class MaskedDiffusionScheduler(SchedulerMixin, ConfigMixin):
         suppress_confidence_token_ids: list[int] | None = None,
         mask_epsilon: float = 1e-3,
     ) -> None:
-        _check_positive("block_length", block_length)
-        _check_positive("num_inference_steps", num_inference_steps)
+        check_integer("block_length", block_length)
+        check_integer("num_inference_steps", num_inference_steps)
         _check_rule(remasking, threshold, factor)
+        for name, ids in (
+            ("mask_token_id", [] if mask_token_id is None else [mask_token_id]),
+            ("suppress_token_ids", suppress_token_ids or []),
+            ("suppress_confidence_token_ids", suppress_confidence_token_ids or []),
+        ):
+            for token in ids:
+                check_integer(name, token, LARGEST_TOKEN_ID, least=0)
         if not 0 <= mask_epsilon < 1:
             raise ValueError(f"`mask_epsilon` has to lie in [0, 1), but is {mask_epsilon}.")
         self.num_inference_steps = num_inference_steps
         self.timesteps = torch.arange(num_inference_steps)
         self.num_transfer_tokens: Tensor | None = None
 
+    @checked
     def set_timesteps(
         self,
         num_inference_steps: int,
@@ -122,17 +143,19 @@ class MaskedDiffusionScheduler(SchedulerMixin, ConfigMixin):
             ValueError: if a length or the steps cannot be divided so, or if there are more steps than tokens in a block
                 (the last steps would commit nothing).
         """
-        _check_positive("num_inference_steps", num_inference_steps)
+        check_integer("num_inference_steps", num_inference_steps)
+        check_device("device", device)
         if block_length is None:
             block_length = self.config.block_length
         lengths = [block_length] if isinstance(block_length, int) else list(block_length)
         if not lengths:
             raise ValueError("`block_length` is an empty sequence; pass a length or one a row.")
-        rows = [_transfer_counts(num_inference_steps, gen_length, length) for length in lengths]
+        rows = [transfer_counts(num_inference_steps, gen_length, length) for length in lengths]
         self.num_inference_steps = num_inference_steps
         self.timesteps = torch.arange(num_inference_steps, device=device)
         self.num_transfer_tokens = torch.tensor(rows, device=device)
 
+    @checked
     def step(
         self,
         model_output: Tensor,
@@ -169,7 +192,7 @@ class MaskedDiffusionScheduler(SchedulerMixin, ConfigMixin):
             [`MaskedDiffusionSchedulerOutput`] or the tuple of its fields.
 
         Raises:
-            ValueError: for shapes that disagree, a negative temperature, a mask nobody named, a suppressed token outside the
+            ValueError: for shapes that disagree, logits that are NaN or infinite (on the CPU), a negative temperature, a mask nobody named, a suppressed token outside the
                 vocabulary, a timestep outside the schedule, or another number of generators than rows.
         """
         mask_token_id = self._resolve_mask(mask_token_id)
@@ -182,6 +205,11 @@ class MaskedDiffusionScheduler(SchedulerMixin, ConfigMixin):
         is_masked = sample == mask_token_id
         logits = self._suppress(model_output.float(), mask_token_id)
         sampled_tokens = draw_tokens(logits, is_masked, temperature, generators)
+        if (
+            logits.device.type == "cpu"
+        ):  # an accelerator would be waited for in every step; a pipeline looks at the end
+            chosen = logits.gather(-1, sampled_tokens[..., None])
+            check_finite("model_output", chosen, "the model's weights may be NaN, or what it was given")
         log_odds = log_odds_of(logits, sampled_tokens)
         # `sigmoid` differs in its last bit with a number's place in the tensor, hence with the batch around it.
         sampled_probs = 1 / (1 + (-log_odds).exp())
@@ -194,6 +222,7 @@ class MaskedDiffusionScheduler(SchedulerMixin, ConfigMixin):
             num_transfer_tokens = self._scheduled_count(timestep, sample.shape[0])
         order, first_turn = self._order(ranked_by, sampled_tokens, is_masked)
         if threshold is None and factor is None:
+            check_shapes(num_transfer_tokens=(num_transfer_tokens, f"int64: {len(sample)}"))
             count = num_transfer_tokens.to(sample.device)
         else:
             bound = _confidence_bound(threshold, factor, sample)
@@ -205,6 +234,7 @@ class MaskedDiffusionScheduler(SchedulerMixin, ConfigMixin):
             return prev_sample, transfer_index, sampled_tokens, sampled_probs
         return MaskedDiffusionSchedulerOutput(prev_sample, transfer_index, sampled_tokens, sampled_probs)
 
+    @checked
     def add_noise(
         self,
         original_samples: Tensor,
@@ -227,6 +257,7 @@ class MaskedDiffusionScheduler(SchedulerMixin, ConfigMixin):
             ValueError: if `timesteps` are not times in [0, 1], and as [`~noise.mask_tokens`].
         """
         mask_token_id = self._resolve_mask(mask_token_id)
+        check_shapes(original_samples=(original_samples, "int64: batch length"), timesteps=(timesteps, "batch"))
         if not timesteps.is_floating_point() or not bool(((timesteps >= 0) & (timesteps <= 1)).all()):
             raise ValueError(f"`timesteps` has to hold times in [0, 1] as floats, but is {timesteps}.")
         epsilon = self.config.mask_epsilon
@@ -239,6 +270,7 @@ class MaskedDiffusionScheduler(SchedulerMixin, ConfigMixin):
         mask_token_id = self.config.mask_token_id if mask_token_id is None else mask_token_id
         if mask_token_id is None:
             raise ValueError("`mask_token_id` is None and the scheduler's config has none; pass it or set it there.")
+        check_integer("mask_token_id", mask_token_id, LARGEST_TOKEN_ID, least=0)
         return mask_token_id
 
     def _suppress(self, logits: Tensor, mask_token_id: int) -> Tensor:
@@ -287,55 +319,6 @@ class MaskedDiffusionScheduler(SchedulerMixin, ConfigMixin):
         return table.expand(batch_size, -1).gather(-1, index[:, None])[:, 0]
 
 
-def _transfer_counts(num_inference_steps: int, gen_length: int | None, block_length: int | Sequence[int]) -> list[int]:
-    """Return how many tokens each step commits, block after block."""
-    if not isinstance(block_length, int):
-        return _counts_of_blocks(num_inference_steps, gen_length, list(block_length))
-    _check_positive("block_length", block_length)
-    gen_length = block_length if gen_length is None else gen_length
-    _check_positive("gen_length", gen_length)
-    num_blocks, rest = divmod(gen_length, block_length)
-    if rest:
-        raise ValueError(
-            f"`gen_length` {gen_length} is not a multiple of `block_length` {block_length}; change either."
-        )
-    steps, rest = divmod(num_inference_steps, num_blocks)
-    if rest:
-        raise ValueError(
-            f"`num_inference_steps` {num_inference_steps} is not a multiple of the {num_blocks} blocks of {block_length} "
-            f"in `gen_length` {gen_length}; every block gets equally many steps."
-        )
-    if steps > block_length:
-        raise ValueError(
-            f"`num_inference_steps` {num_inference_steps} gives each block of {block_length} tokens {steps} steps, of which "
-            f"{steps - block_length} would commit nothing; use at most {num_blocks * block_length}."
-        )
-    return _even_shares(block_length, steps) * num_blocks
-
-
-def _counts_of_blocks(num_inference_steps: int, gen_length: int | None, lengths: list[int]) -> list[int]:
-    """Return how many tokens each step commits where every block has a length of its own."""
-    for length in lengths:
-        _check_positive("block_length", length)
-    if not lengths or sum(lengths) != (gen_length or sum(lengths)):
-        raise ValueError(f"`block_length` {lengths} has to add up to `gen_length` {gen_length}.")
-    counts = []
-    for length in lengths:
-        steps, rest = divmod(num_inference_steps * length, sum(lengths))
-        if rest or not 1 <= steps <= length:
-            raise ValueError(
-                f"`num_inference_steps` {num_inference_steps} gives a block of {length} of the {sum(lengths)} tokens "
-                f"{num_inference_steps * length / sum(lengths):g} steps; it has to be a whole number from 1 to {length}."
-            )
-        counts += _even_shares(length, steps)
-    return counts
-
-
-def _even_shares(length: int, steps: int) -> list[int]:
-    each, remainder = divmod(length, steps)
-    return [each + (step < remainder) for step in range(steps)]
-
-
 def _confidence_bound(threshold: float | None, factor: float | None, sample: Tensor) -> float | Tensor:
     """Return the least confidence that is committed, for each rank where it depends on the rank."""
     if factor is None:
@@ -346,15 +329,14 @@ def _confidence_bound(threshold: float | None, factor: float | None, sample: Ten
 
 def _check_step(model_output: Tensor, sample: Tensor, temperature: float) -> None:
     """Refuse what `step` cannot work with."""
-    if sample.ndim != 2 or model_output.ndim != 3 or model_output.shape[:2] != sample.shape:
+    check_shapes(sample=(sample, "int64: …"))
+    check_shapes(model_output=(model_output, "… vocab"))
+    if sample.ndim != 2 or model_output.shape[:-1] != sample.shape or not sample.numel() or model_output.shape[-1] < 2:
         raise ValueError(
-            f"`model_output` {tuple(model_output.shape)} has to be (batch, positions, vocab) and `sample` "
-            f"{tuple(sample.shape)} the same (batch, positions)."
+            f"`model_output` {tuple(model_output.shape)} has to be (batch, positions, vocab), with two tokens or more, and "
+            f"`sample` {tuple(sample.shape)} the same (batch, positions), none of them empty."
         )
-    if sample.dtype != torch.long:
-        raise ValueError(f"`sample` has to hold int64 tokens, but is {sample.dtype}.")
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"`temperature` has to be 0 or more, but is {temperature}.")
+    check_number("temperature", temperature, 0, MOST_TEMPERATURE)
 
 
 def _check_rule(remasking: str, threshold: float | None, factor: float | None) -> None:
@@ -371,10 +353,5 @@ def _check_rule(remasking: str, threshold: float | None, factor: float | None) -
         raise ValueError(f"`factor` {factor} bounds a probability, which `remasking` {remasking!r} does not rank by.")
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"`threshold` has to lie in [0, 1], but is {threshold}; None commits a fixed number a step.")
-    if factor is not None and not factor > 0:
-        raise ValueError(f"`factor` has to be positive, but is {factor}.")
-
-
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"`{name}` has to be at least 1, but is {value}.")
+    if factor is not None and not 0 < factor <= MOST_FACTOR:
+        raise ValueError(f"`factor` has to be positive, and at most {MOST_FACTOR}, but is {factor}.")

@@ -243,7 +243,7 @@ def test_encoder_noise_is_relative_to_the_size_of_each_texts_states(layers, axis
 
 
 def test_encoder_noise_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match=r"encoder_noise.*\(6, \d+, 1, 32\)"):
+    with pytest.raises(ValueError, match=r"encoder_noise.*6, length \d+, 1, 32"):
         tiny_autoencoder().encode(**tokens("target"), encoder_noise=torch.zeros(6, 1, 32))
 
 

@@ -275,9 +275,10 @@ def test_a_broken_checkpoint_never_loads(tmp_path, breaking):
     )
 
 
-def test_an_interrupted_save_leaves_nothing_that_loads(tmp_path, monkeypatch):
+def test_an_interrupted_save_leaves_the_older_one_as_it_was_or_nothing_that_loads(tmp_path):
     pipeline = tiny_pipeline()
-    pipeline.save_pretrained(tmp_path)  # an older, complete one is there already
+    pipeline.save_pretrained(tmp_path / "older")
+    before = {path: path.read_bytes() for path in (tmp_path / "older").rglob("*") if path.is_file()}
 
     class Interrupted(Exception):
         pass
@@ -287,7 +288,10 @@ def test_an_interrupted_save_leaves_nothing_that_loads(tmp_path, monkeypatch):
             raise Interrupted
 
     pipeline.tokenizer.__class__ = StopsSaving
-    with pytest.raises(Interrupted):
-        pipeline.save_pretrained(tmp_path)
-    with pytest.raises(OSError, match="model_index"):
-        LatentReasoningPipeline.from_pretrained(tmp_path)
+    for name in ("older", "new"):
+        with pytest.raises(Interrupted):
+            pipeline.save_pretrained(tmp_path / name)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    LatentReasoningPipeline.from_pretrained(tmp_path / "older")
+    with pytest.raises(OSError, match="new"):
+        LatentReasoningPipeline.from_pretrained(str(tmp_path / "new"))

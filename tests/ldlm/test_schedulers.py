@@ -81,6 +81,7 @@ def sample(scheduler, num_inference_steps, num_samples=NUM_SAMPLES, knows_prompt
     denoiser.of(scheduler, options.pop("variance_over_all_steps", False)).knows_prompts = knows_prompts
     pipeline = tiny_pipeline(denoiser=denoiser, scheduler=scheduler)
     torch.manual_seed(1)
+    scheduler.set_timesteps(num_inference_steps)  # a call keeps these to itself, and the denoiser has to know them
     arguments = {"num_inference_steps": num_inference_steps, "num_samples": num_samples, "output_type": "latent"}
     latents = pipeline("1+2+3", **arguments, **options).latents
     distance = (latents[:, None] - denoiser.atoms).square().mean((2, 3)).sqrt()  # (samples, atoms)

@@ -129,6 +129,9 @@ def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise  # else its file system has no such thing, as some have not for folders
     finally:
         os.close(descriptor)
 

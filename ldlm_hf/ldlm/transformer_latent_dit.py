@@ -98,14 +98,10 @@ class LatentDiT(CompleteLoadingMixin, ModelMixin, ConfigMixin, AttentionMixin):
         super().__init__()
         length = latent_length if diffusion_length is None else diffusion_length
         check_option("conditioning", conditioning, CONDITIONINGS)
-        sizes = {"latent_length": latent_length, "latent_dim": latent_dim, "hidden_size": hidden_size}
-        counts = {"num_layers": num_layers, "num_attention_heads": num_attention_heads, "diffusion_length": length}
-        for name, size in {
-            **sizes,
-            **counts,
-            "mlp_ratio": mlp_ratio,
-            "num_train_timesteps": num_train_timesteps,
-        }.items():
+        sizes = {"latent_length": latent_length, "latent_dim": latent_dim, "diffusion_length": length}
+        sizes |= {"hidden_size": hidden_size, "num_layers": num_layers, "num_attention_heads": num_attention_heads}
+        sizes |= {"mlp_ratio": mlp_ratio, "num_train_timesteps": num_train_timesteps}
+        for name, size in sizes.items():
             check_integer(name, size)
         check_number("dropout", dropout, 0, 1)
         if hidden_size * length % latent_length:

@@ -46,7 +46,7 @@ def checked(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
         expected = _hints(function)
         for name, value in (*zip(names, args, strict=False), *kwargs.items()):
             if name in expected and not _fits(value, expected[name]):
-                _refuse(name, value, function.__annotations__[name])
+                _refuse(name, value, function.__annotations__[name], expected[name])
         return function(*args, **kwargs)
 
     return call
@@ -65,7 +65,7 @@ def check_field_types(instance: object, base: type = object) -> None:
         if field.name in known and kind not in NUMBERS and {*get_args(kind)} - {*NUMBERS}:
             continue
         if not _fits(value, kind) or value != value:
-            _refuse(field.name, value, field.type)
+            _refuse(field.name, value, field.type, kind)
 
 
 @contextmanager
@@ -273,9 +273,13 @@ def shown(value: object) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
-def _refuse(name: str, value: object, expected: object) -> None:
-    kind = expected if isinstance(expected, str) else getattr(expected, "__name__", expected)
-    raise ValueError(f"`{name}` has to be of type {kind}, but is {shown(value)} of type {type(value).__name__}.")
+def _refuse(name: str, value: object, written: object, expected: object) -> None:
+    kind = written if isinstance(written, str) else getattr(written, "__name__", written)
+    found = f"is {shown(value)} of type {type(value).__name__}"
+    if isinstance(value, list | tuple):  # say which of them is wrong, if they can be told apart
+        places = [place for place, item in enumerate(value) if not _fits([item], expected)]
+        found = f"number {places[0]} is {shown(value[places[0]])}" if 0 < len(places) < len(value) else found
+    raise ValueError(f"`{name}` has to be of type {kind}, but {found}.")
 
 
 @cache

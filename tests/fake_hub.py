@@ -130,7 +130,9 @@ class Handler(BaseHTTPRequestHandler):
     """One request."""
 
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # headers and content go out together: apart, the second waits 40 ms for the first to be acknowledged
+    wbufsize = (
+        -1
+    )  # headers and content go out together: apart, the second waits 40 ms for the first to be acknowledged
     disable_nagle_algorithm = True
     server: FakeHub
 

@@ -98,12 +98,15 @@ def spread(values: list[float]) -> dict:
 
 
 def curves_of(folder: Path) -> dict[str, list[dict]]:
-    """Return the mean reward of every variant in parts of its training, and what it had cost by then."""
+    """Return the mean reward of every variant, over the seeds that all have, in parts of its training, and what it had cost by then."""
+    reinforced = {
+        arm: {result["seed"]: result["training"]["rl"] for result in results if "rl" in result["training"]}
+        for arm, results in read_arms(folder).items()
+    }
+    reinforced = {arm: records for arm, records in reinforced.items() if records}
     curves = {}
-    for arm, results in read_arms(folder).items():
-        records = [result["training"]["rl"] for result in results if "rl" in result["training"]]
-        if not records:
-            continue
+    for arm, by_seed in reinforced.items():
+        records = [by_seed[seed] for seed in set.intersection(*map(set, reinforced.values()))]
         logs = [[entry for entry in record["log"] if "reward" in entry] for record in records]
         total, size = logs[0][-1]["step"], max(1, len(logs[0]) // POINTS)
         points = []
@@ -119,5 +122,6 @@ def curves_of(folder: Path) -> dict[str, list[dict]]:
                     "reward": fmean(entry["reward"] for entry in part),
                 }
             )
-        curves[ARMS.get(arm, arm.removeprefix("rl_")).replace("_", " ").replace("mu ", "mu=")] = points
+        name = "as it stands" if arm == "rl" else arm.removeprefix("rl_")
+        curves[name.replace("_", " ").replace("mu ", "mu=")] = points
     return curves

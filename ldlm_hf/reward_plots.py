@@ -31,7 +31,8 @@ def plot_rewards(curves: dict[str, list[dict]], path: str | Path) -> None:
     for axes, against in zip(row, COSTS, strict=True):
         for name, points in curves.items():
             color = COLORS[colors.index(parts[name][0]) % len(COLORS)]
-            dash = DASHES[dashes.index(parts[name][1]) % len(DASHES)]
+            turns = colors.index(parts[name][0]) // len(COLORS)  # a colour that comes again has another dash
+            dash = DASHES[(dashes.index(parts[name][1]) + turns) % len(DASHES)]
             line = [point[against] for point in points], [point["reward"] for point in points]
             axes.plot(*line, label=name, color=color, linestyle=dash, linewidth=1.4)
         axes.set_xlabel(against)

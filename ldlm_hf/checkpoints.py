@@ -1,9 +1,6 @@
-"""Loading and saving completely or not at all.
+"""Saving completely or not at all (`loading.py` is its counterpart).
 
-The libraries fill weights that a checkpoint lacks with fresh random ones and warn; a model that answers at random is a
-silent wrong answer, so here it is an error. Only safetensors are read, never a pickle.
-
-They also write over what is there file by file: who is killed, or runs out of space, leaves the configuration of one model
+The libraries write over what is there file by file: who is killed, or runs out of space, leaves the configuration of one model
 with the weights of another, which may well load. Here a save goes into a folder of its own; only when all of it is on the
 disk do its files take their places, in an order in which no mixture of old and new loads at any moment.
 """
@@ -29,28 +26,6 @@ LOADED_FIRST = ("tokenizer.json", "adapter_config.json", "config.json", "model_i
 WEIGHTS = re.compile(r"(.+?)(?:-\d{5}-of-\d{5})?\.safetensors(?:\.index\.json)?")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what comes while writing, and names no file
 TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "basic_ios")  # in what torch raises then
-
-
-def complete_loading_kwargs(kwargs: dict) -> dict:
-    """Return `from_pretrained` keywords that refuse pickled weights and report what was missing.
-
-    Raises:
-        ValueError: if the caller asks for pickled weights.
-    """
-    if kwargs.get("use_safetensors") is False:
-        raise ValueError("`use_safetensors=False` would read a pickle; only safetensors are loaded.")
-    return {**kwargs, "use_safetensors": True, "output_loading_info": True}
-
-
-def check_complete(name: str, source: object, info: dict) -> None:
-    """Raise `OSError` if the loading `info` of a checkpoint says that weights were missing or of another shape."""
-    missing, mismatched = sorted(info["missing_keys"]), sorted(map(str, info["mismatched_keys"]))
-    if missing or mismatched:
-        wrong = [f"{len(missing)} missing weights such as {missing[:3]}"] if missing else []
-        wrong += [f"{len(mismatched)} weights of another shape such as {mismatched[:3]}"] if mismatched else []
-        raise OSError(
-            f"The checkpoint {str(source)!r} is no complete {name}: {' and '.join(wrong)}. Download it again."
-        )
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def hand_out_latents(folder: Path, card: Path) -> None:
         "tried": {
             "temperatures": tried(arms["autoregressive"]),
             "noises": tried(arms["stage_1"]),
+            "careful": {arm: careful_of(results) for arm, results in arms.items()},
         },
         "commands": list(dict.fromkeys(commands)),
     }
@@ -95,6 +96,14 @@ def read(folder: Path, name: str) -> list[dict]:
 def tried(results: list[dict]) -> list[float]:
     """Return the temperatures or noises that an arm was tried with on validation problems."""
     return sorted({float(value) for result in results for value in result["validation"]})
+
+
+def careful_of(results: list[dict]) -> str | None:
+    """Return what was chosen for one answer of a reasoner in each seed, such as "noise 0.15, 5 steps"."""
+    chosen = [result["precise"].get("settings", {}) for result in results]
+    if "initial_noise_scale" not in chosen[0]:
+        return None
+    return "; ".join(f"noise {one['initial_noise_scale']:g}, {one['num_inference_steps']} steps" for one in chosen)
 
 
 def row_of(arm: str, results: list[dict]) -> dict:

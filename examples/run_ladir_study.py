@@ -12,9 +12,9 @@ stage_1         the reasoner, taught on true steps
 more_stage_1    and taught further in the same way, the control of
 stage_2         and taught further on steps that it generates itself
 
-All see the same problems and give as many samples of each. Temperature and initial noise are tuned on validation problems, once
-for what most samples get right (`precise`; of the language model, its greedy text) and once for the share of all solutions
-that they find (`sampled`). `given_latents` are answers after the true steps (oracle), those of
+All see the same problems. What a sampler can be told is chosen on validation problems: for the share of all solutions that as
+many samples of each arm find, temperature and initial noise (`sampled`), and for one right answer, noise and denoising steps
+(`precise`; of the language model, its greedy text). `given_latents` are answers after the true steps (oracle), those of
 another problem (shuffled) or zeros; they tell whether answers come from latents at all. The sweeps vary one setting of
 `--sweep_arm`: denoising steps, initial noise, and repulsion beside its controls, which are attraction, repulsion between
 different problems, and noise that is as strong.
@@ -59,7 +59,10 @@ STAGES = {
     "stage_2": "rollout",
 }
 TEMPERATURES = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6, 2.0)
-NOISES = (0.3, 0.5, 1.0, 1.5, 2.0, 3.0)
+NOISES = (0.5, 1.0, 1.5, 2.0, 3.0)
+CAREFUL_NOISES = (0.0, 0.15, 0.3, 0.5)
+CAREFUL_STEPS = (2, 5, 10)
+CAREFUL_TRAJECTORIES = 8  # of each problem, of which nothing but pass@1 is asked
 SWEEPS = {
     "num_inference_steps": (1, 2, 5, 10, 20, 50),
     "initial_noise_scale": (0.5, 1.0, 1.5, 2.0, 3.0),
@@ -179,25 +182,37 @@ def measure_writer(recipe: LaDiRRecipe, problems: Dataset, validation: Dataset, 
 
 
 def tune_reasoner(pipeline: LaDiRPipeline, problems: Dataset, validation: Dataset, args: argparse.Namespace) -> dict:
-    """Return what a reasoner's trajectories write from the initial noise that is best on validation problems."""
-    tuned = {
-        str(noise): measure_reasoner(pipeline, validation, args, initial_noise_scale=noise)["sampled"]
-        for noise in NOISES
+    """Return what a reasoner's trajectories write with the settings that are best on validation problems, for each purpose.
+
+    For one answer, noise and denoising steps are chosen by pass@1; for many, noise alone, by the solutions found.
+    """
+
+    def measure(rows: Dataset, noise: float, **sampling) -> dict:
+        return measure_reasoner(pipeline, rows, args, initial_noise_scale=noise, **sampling)["sampled"]
+
+    careful = {
+        (noise, steps): measure(validation, noise, num_inference_steps=steps, num_trajectories=CAREFUL_TRAJECTORIES)
+        for noise in CAREFUL_NOISES
+        for steps in CAREFUL_STEPS
     }
-    found = {}
-    for name, figure in (("precise", "pass@1"), ("sampled", "share_of_solutions")):
-        best = max(NOISES, key=lambda noise, figure=figure: tuned[str(noise)][figure])
-        found[name] = measure_reasoner(pipeline, problems, args, initial_noise_scale=best)["sampled"]
-    noise = found["sampled"]["settings"]["initial_noise_scale"]
-    summary = {"precise": found["precise"]["pass@1"], "noise": noise, **summary_of(found["sampled"])}
-    return {"summary": summary, **found, "validation": tuned}
+    wide = {noise: measure(validation, noise) for noise in NOISES}
+    noise, steps = max(careful, key=lambda setting: careful[setting]["pass@1"])
+    precise = measure(problems, noise, num_inference_steps=steps, num_trajectories=CAREFUL_TRAJECTORIES)
+    noise = max(NOISES, key=lambda value: wide[value]["share_of_solutions"])
+    sampled = measure(problems, noise)
+    summary = {"precise": precise["pass@1"], "noise": noise, **summary_of(sampled)}
+    tuned = {
+        "validation": {str(value): figures for value, figures in wide.items()},
+        "validation_careful": {f"{value} {steps}": figures for (value, steps), figures in careful.items()},
+    }
+    return {"summary": summary, "precise": precise, "sampled": sampled, **tuned}
 
 
 def measure_reasoner(pipeline: LaDiRPipeline, problems: Dataset, args: argparse.Namespace, **sampling) -> dict:
     """Return what a reasoner's trajectories write, how often it stops in time, and what its blocks read as."""
     pipeline.set_progress_bar_config(disable=True)
-    prompts, count = problems["prompt"][:], args.num_trajectories
-    settings = {"num_inference_steps": args.num_inference_steps, "num_trajectories": count, **sampling}
+    settings = {"num_inference_steps": args.num_inference_steps, "num_trajectories": args.num_trajectories, **sampling}
+    prompts, count = problems["prompt"][:], settings["num_trajectories"]
     samples, texts, thoughts, num_blocks, first, started = [], [], [], [], 0, perf_counter()
     for batch in pieces(prompts, count):
         generators = row_generators(0, 0, first, len(batch))

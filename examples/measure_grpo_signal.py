@@ -18,12 +18,12 @@ from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from ldlm_hf import DiffuGRPOConfig, DiffuGRPOTrainer
 from ldlm_hf.d1.recipe import ReinforcementRecipe
 from ldlm_hf.evaluation import environment, write_results
 from ldlm_hf.llada.recipe import load_model
+from ldlm_hf.loading import load_tokenizer
 from ldlm_hf.training import read_recipe, read_section
 
 
@@ -78,7 +78,7 @@ def measure(args: argparse.Namespace, section: ReinforcementRecipe, settings: di
         }
         config = read_section(DiffuGRPOConfig, {**settings, **own})
         functions, _ = section.make_rewards()
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
+        tokenizer = load_tokenizer(args.model)
         trainer = DiffuGRPOTrainer(load_model(args.model), functions, config, section.problems(), tokenizer)
         gradients, rewards = [], []
         for generation in range(args.batches):

@@ -20,7 +20,7 @@ from statistics import fmean
 from time import perf_counter
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from ldlm_hf import ExactDenoiser, ExactDenoiserConfig, HexPipeline, MaskedDiffusionScheduler, Vote, get_task
 from ldlm_hf.evaluation import environment, write_results
@@ -28,6 +28,7 @@ from ldlm_hf.hex import hex_preset, random_block_schedules
 from ldlm_hf.hex.configuration_exact_denoiser import exact_denoiser_tokenizer, is_terse, read_answer
 from ldlm_hf.hex.draws import Outcome, VotePool, paired_difference
 from ldlm_hf.hex.paths import list_candidates
+from ldlm_hf.loading import load_complete, load_tokenizer
 from ldlm_hf.noise import row_generators
 from ldlm_hf.result_log import ResultLog
 from ldlm_hf.training import read_recipe
@@ -353,8 +354,8 @@ def load(study: Study) -> tuple[HexPipeline, list[tuple[str, str]], Callable | N
     if study.pipeline is not None:
         pipeline = HexPipeline.from_pretrained(study.pipeline, dtype=getattr(torch, study.dtype))
     else:
-        model = AutoModelForCausalLM.from_pretrained(study.model, dtype=getattr(torch, study.dtype))
-        pipeline = HexPipeline(model, MaskedDiffusionScheduler(), AutoTokenizer.from_pretrained(study.model))
+        model = load_complete(AutoModelForCausalLM, study.model, dtype=getattr(torch, study.dtype))
+        pipeline = HexPipeline(model, MaskedDiffusionScheduler(), load_tokenizer(study.model))
     if torch.cuda.is_available():
         pipeline.to("cuda")
     task = pipeline.task if not study.task else get_task(**study.task)

@@ -20,13 +20,14 @@ from time import perf_counter
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from ldlm_hf import LaDiRConfig, LaDiRForReasoning, LaDiRPipeline
 from ldlm_hf.evaluation import environment, write_results
 from ldlm_hf.ladir.denoising import append_block, euler_times, predict_latents, read_question
 from ldlm_hf.ladir.losses import predicted_velocity
 from ldlm_hf.ladir.text_sampling import write_continuations
+from ldlm_hf.loading import load_complete, load_tokenizer
 from ldlm_hf.noise import randn_rows, row_generators
 
 
@@ -122,8 +123,8 @@ def measure_latency(args: argparse.Namespace) -> list[dict]:
     pipeline.set_progress_bar_config(disable=True)
     if pipeline.task is None:
         raise ValueError(f"`--pipeline` {str(args.pipeline)!r} has no task whose problems could be asked.")
-    model = AutoModelForCausalLM.from_pretrained(args.language_model, dtype=torch.float32).to(args.device).eval()
-    tokenizer = AutoTokenizer.from_pretrained(args.language_model)
+    model = load_complete(AutoModelForCausalLM, args.language_model, dtype=torch.float32).to(args.device).eval()
+    tokenizer = load_tokenizer(args.language_model)
     problems = pipeline.task.to_dataset("test", max(BATCH_SIZES))["prompt"][:]
     rows = []
     for size in BATCH_SIZES:

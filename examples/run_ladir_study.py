@@ -35,7 +35,7 @@ import torch
 from datasets import Dataset
 from diffusers.utils.torch_utils import randn_tensor
 from ladir_masked_diffusion import measure_masked_writer, train_masked_writer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from ldlm_hf import LaDiRPipeline
 from ldlm_hf.evaluation import environment, write_results
@@ -45,6 +45,7 @@ from ldlm_hf.ladir.recipe import LaDiRRecipe, make_pipeline, train_stages
 from ldlm_hf.ladir.reconstruction import tokenize_blocks
 from ldlm_hf.ladir.solution_figures import solution_figures, thought_figures
 from ldlm_hf.ladir.text_sampling import write_continuations, write_from_latents
+from ldlm_hf.loading import load_complete, load_tokenizer
 from ldlm_hf.noise import row_generators
 from ldlm_hf.training import read_recipe, read_section
 
@@ -163,7 +164,7 @@ def held_out(split: str, recipe: LaDiRRecipe, args: argparse.Namespace) -> Datas
 def measure_writer(recipe: LaDiRRecipe, problems: Dataset, validation: Dataset, args: argparse.Namespace) -> dict:
     """Return what the language model writes, greedily and at the temperature that finds most on validation problems."""
     folder, count = recipe.folder("language_model") / "model", args.num_trajectories
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = load_complete(AutoModelForCausalLM, folder).eval(), load_tokenizer(folder)
     length = 8 * most_numbers(problems) + 4
 
     def write(rows: Dataset, temperature: float, num_samples: int) -> dict:

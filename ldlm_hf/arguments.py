@@ -198,6 +198,12 @@ def check_any_label(labels: Tensor) -> None:
         raise ValueError("`labels` are -100 everywhere, so that there is nothing to learn; leave such batches out.")
 
 
+def check_not_empty(name: str, tensor: Tensor) -> None:
+    """Raise `ValueError` for a tensor without a row or a position, of which no attention can be computed."""
+    if not torch.compiler.is_compiling() and not tensor.numel():
+        raise ValueError(f"`{name}` has to hold at least one token, but is of the shape {tuple(tensor.shape)}.")
+
+
 def check_token_ids(name: str, ids: Tensor, vocab_size: int) -> None:
     """Raise `ValueError` for token ids outside the vocabulary; on the CPU only, where looking at them costs nothing.
 

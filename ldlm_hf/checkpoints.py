@@ -26,6 +26,7 @@ LOADED_FIRST = ("tokenizer.json", "adapter_config.json", "config.json", "model_i
 WEIGHTS = re.compile(r"(.+?)(?:-\d{5}-of-\d{5})?\.safetensors(?:\.index\.json)?")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what comes while writing, and names no file
 TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "basic_ios")  # in what torch raises then
+CLOSED_FILE = "I/O operation on closed file"  # datasets ends a file once more that it could not write to its end
 
 
 @contextmanager
@@ -75,21 +76,16 @@ def writing(path: str | Path) -> Iterator[None]:
     """Say what could not be written, and how much room there is: the libraries at best say that there is none.
 
     Raises:
-        OSError: in place of what safetensors and torch raise while they write, and of an `OSError` that names no file.
+        OSError: in place of what safetensors, tokenizers, torch and datasets raise while they write, and of an `OSError` that
+            names no file.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
+    except Exception as error:
+        shortage = _shortage(error)
+        if shortage is None:
             raise
-        raise _no_room(path, error.errno, os.strerror(error.errno)) from error
-    except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        raise _no_room(path, int(code[1]) if code else errno.EIO, str(error)) from error
-    except RuntimeError as error:
-        if not any(name in str(error) for name in TORCH_WRITER):
-            raise
-        raise _no_room(path, errno.EIO, str(error)) from error
+        raise _no_room(path, *shortage) from error
 
 
 def sync(path: str | Path) -> None:
@@ -109,6 +105,22 @@ def _flush(path: Path) -> None:
             raise  # else its file system has no such thing, as some have not for folders
     finally:
         os.close(descriptor)
+
+
+def _shortage(error: BaseException | None) -> tuple[int, str] | None:
+    """Return the number and the reason of an error that says that something could not be written, `None` of any other."""
+    if isinstance(error, OSError):
+        return (error.errno, os.strerror(error.errno)) if error.errno in NO_ROOM else None
+    text = str(error)
+    said = re.search(r"os error (\d+)", text)  # by Rust
+    code = int(said[1]) if said else errno.EIO
+    if isinstance(error, SafetensorError) or (type(error) is Exception and said and code in NO_ROOM):  # or tokenizers
+        return code, text
+    if isinstance(error, RuntimeError) and any(name in text for name in TORCH_WRITER):
+        return code, text
+    if isinstance(error, ValueError) and CLOSED_FILE in text:
+        return _shortage(error.__context__) or (code, text)
+    return None
 
 
 def _no_room(path: str | Path, code: int, reason: str) -> OSError:

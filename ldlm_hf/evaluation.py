@@ -10,6 +10,7 @@ import os
 import platform
 import statistics
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from datasets import Dataset
 from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
-from .arguments import LARGEST_INTEGER, check_integer, check_number, checked
+from .arguments import LARGEST_INTEGER, check_integer, check_number, check_text, checked
 from .hex import HexPipeline
 from .ladir import LaDiRPipeline
 from .ldlm import LatentReasoningPipeline
@@ -40,11 +41,10 @@ from .version import __version__
 
 MOST_VALUE = 1e150  # whose square is a number still
 PIPELINES: dict[str, type[ReasoningPipeline]] = {
-    "LatentReasoningPipeline": LatentReasoningPipeline,
-    "MaskedDiffusionPipeline": MaskedDiffusionPipeline,
-    "HexPipeline": HexPipeline,
-    "LaDiRPipeline": LaDiRPipeline,
+    cls.__name__: cls for cls in (LatentReasoningPipeline, MaskedDiffusionPipeline, HexPipeline, LaDiRPipeline)
 }
+_BARS_LOCK = threading.Lock()
+_HIDDEN_BARS: dict[int, tuple[int, dict]] = {}  # by pipeline: how many hide its bar, and its settings before the first
 
 
 @dataclass(frozen=True)
@@ -243,6 +243,8 @@ def summarize(records: list[EvalRecord], task: str | Task, bertscore: dict | Non
     """
     reader = get_task(task) if isinstance(task, str) else task
     texts = {"predictions": [record.text for record in records], "references": [record.target for record in records]}
+    for text in (*texts["predictions"], *texts["references"]):
+        check_text("records", text)
     summary: dict = {"num_problems": len(records)}
     for name in reader.metrics:
         if name == "bertscore" and bertscore is None:
@@ -260,12 +262,8 @@ def summarize(records: list[EvalRecord], task: str | Task, bertscore: dict | Non
         return summary
     accuracy = sum(record.is_correct for record in records) / len(records)
     summary |= {"answer_accuracy": accuracy, "standard_error": math.sqrt(accuracy * (1 - accuracy) / len(records))}
-    for name, values in (
-        ("partial_score", [record.partial_score for record in records]),
-        ("mean_nfe", [record.nfe for record in records]),
-    ):
-        if None not in values:
-            summary[name] = statistics.fmean(values)
+    scores = {"partial_score": [row.partial_score for row in records], "mean_nfe": [row.nfe for row in records]}
+    summary |= {name: statistics.fmean(values) for name, values in scores.items() if None not in values}
     steps = [reader.check_chain(record.target, record.target).num_steps for record in records]
     summary["by_steps"] = _accuracy_by("steps", steps, records)
     kinds = [reader.kind(record.prompt) for record in records]
@@ -364,13 +362,20 @@ def _are_correct(pipeline: DiffusionPipeline, step: DenoisingStep, rows: dict[st
 
 @contextmanager
 def _without_inner_bars(pipeline: DiffusionPipeline) -> Iterator[None]:
-    """Hide the bar over denoising steps that a pipeline shows for every batch, and bring it back."""
-    settings = dict(vars(pipeline).get("_progress_bar_config", {}))
-    pipeline.set_progress_bar_config(**{**settings, "disable": True})
+    """Hide the bar over denoising steps that a pipeline shows for every batch; the last thread that does brings it back."""
+    with _BARS_LOCK:
+        count, settings = _HIDDEN_BARS.get(id(pipeline), (0, dict(vars(pipeline).get("_progress_bar_config", {}))))
+        _HIDDEN_BARS[id(pipeline)] = count + 1, settings
+        pipeline.set_progress_bar_config(**{**settings, "disable": True})
     try:
         yield
     finally:
-        pipeline.set_progress_bar_config(**settings)
+        with _BARS_LOCK:
+            count, settings = _HIDDEN_BARS.pop(id(pipeline))
+            if count > 1:
+                _HIDDEN_BARS[id(pipeline)] = count - 1, settings
+            else:
+                pipeline.set_progress_bar_config(**settings)
 
 
 def _processor() -> str:

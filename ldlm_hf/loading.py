@@ -7,7 +7,7 @@ What a configuration asks for is compared with the weights before anything of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,7 @@ from diffusers import ModelMixin
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .repositories import (
@@ -36,6 +36,7 @@ CONFIG, GENERATION_CONFIG, ADAPTER_CONFIG = "config.json", "generation_config.js
 MOST_ELEMENTS_PER_BYTE = (
     16  # of a model, for each byte of its weights; four bits to an element are the densest there are
 )
+MOST_SMALL_ELEMENTS = 4096
 
 
 class CompleteLoadingMixin:
@@ -107,23 +108,20 @@ class CompleteConfigMixin:
         return values, kwargs
 
 
-def load_complete(auto_class: type, source: str | Path, **kwargs) -> PreTrainedModel:
+def load_complete(auto_class: type, source: str | Path, unused: Sequence[str] = (), **kwargs) -> PreTrainedModel:
     """Return a model of transformers, loaded by an auto class such as `AutoModelForCausalLM`: complete or not at all.
 
     Args:
         auto_class (`type`): an auto class of transformers, or a model class.
         source (`str` or `Path`): Hub id or folder.
+        unused (`Sequence[str]`, *optional*): what names of weights begin with that the caller does not use, and a checkpoint may lack.
         kwargs: arguments of its `from_pretrained`.
 
     Raises:
         OSError: if files or weights are missing, truncated, of another shape or no numbers.
         ValueError: if the caller asks for pickles or for code of the repository.
     """
-
-    if kwargs.get("trust_remote_code"):
-        raise ValueError(
-            f"`trust_remote_code=True` would run code out of {str(source)!r}, which is never done here; give the model."
-        )
+    _check_no_code_is_asked_for(source, kwargs)
 
     def skeleton(folder: Path) -> nn.Module:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -131,7 +129,24 @@ def load_complete(auto_class: type, source: str | Path, **kwargs) -> PreTrainedM
             return auto_class(config)
         return auto_class.from_config(config, trust_remote_code=False)
 
-    return _load_complete(auto_class, auto_class.from_pretrained, skeleton, source, (), kwargs)[0]
+    return _load_complete(auto_class, auto_class.from_pretrained, skeleton, source, (), kwargs, unused)[0]
+
+
+def load_tokenizer(source: str | Path, **kwargs) -> PreTrainedTokenizerBase:
+    """Return a tokenizer, for which no code of its repository was run.
+
+    Args:
+        source (`str` or `Path`): Hub id or folder.
+        kwargs: arguments of `AutoTokenizer.from_pretrained`.
+
+    Raises:
+        OSError: if files are missing or unreadable.
+        ValueError: if the caller asks for code of the repository, or the tokenizer is nothing without.
+    """
+    _check_no_code_is_asked_for(source, kwargs)
+    kwargs.pop("trust_remote_code", None)
+    with naming_the_checkpoint(source, AutoTokenizer):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **kwargs)
 
 
 def load_adapters(model: PreTrainedModel, source: str | Path, **hub: object) -> nn.Module:
@@ -206,22 +221,36 @@ def config_of(name: str, values: dict) -> PreTrainedConfig:
 def check_weights(name: str, model: nn.Module) -> None:
     """Raise `ValueError` if a weight of a model in memory is NaN or infinite, which an output need not show.
 
-    Attention gives numbers for queries that are none, so that a spoiled model answers as if it were whole. It takes a millisecond
-    for a few hundred small tensors, and what reading the weights once takes for large ones.
+    Attention gives numbers for queries that are none, so that a spoiled model answers as if it were whole. It takes half a
+    millisecond for a few hundred small tensors, and what reading the weights once takes for large ones. That they were sound
+    at an earlier call is not noted: torch does not count what is written through `parameter.data`.
 
     Args:
         name (`str`): what the message calls the model.
         model (`Module`): tensors that are offloaded to nowhere, on the meta device, are not looked at.
     """
     bounds: dict[torch.device, list[Tensor]] = {}
+    small: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}  # read as one, as each by itself takes a call
     for tensor in chain(model.parameters(), model.buffers()):
         if tensor.is_floating_point() and tensor.numel() and not tensor.is_meta and tensor.element_size() > 1:
-            bounds.setdefault(tensor.device, []).append(torch.stack(torch.aminmax(tensor.detach())).float())
+            if tensor.numel() <= MOST_SMALL_ELEMENTS:
+                small.setdefault((tensor.device, tensor.dtype), []).append(tensor.detach().flatten())
+            else:
+                bounds.setdefault(tensor.device, []).append(_bounds(tensor))
+    for (device, _), tensors in small.items():
+        bounds.setdefault(device, []).append(_bounds(torch.cat(tensors)))
     if all(bool(torch.cat(found).isfinite().all()) for found in bounds.values()):  # one wait for each device
         return
     tensors = chain(model.named_parameters(), model.named_buffers())
     wrong = next(place for place, tensor in tensors if not tensor.is_meta and not _is_finite(tensor))
     raise ValueError(f"`{name}` has weights that are NaN or infinite, such as {wrong!r}; load or train it again.")
+
+
+def _check_no_code_is_asked_for(source: object, kwargs: dict) -> None:
+    if kwargs.get("trust_remote_code"):
+        raise ValueError(
+            f"`trust_remote_code=True` would run code out of {str(source)!r}, which is never done here; give the model."
+        )
 
 
 def _check_no_pickle_is_written(kwargs: dict) -> None:
@@ -230,7 +259,13 @@ def _check_no_pickle_is_written(kwargs: dict) -> None:
 
 
 def _load_complete(
-    cls: type, load: Callable, skeleton: Callable[[Path], nn.Module], source: str | Path, args: tuple, kwargs: dict
+    cls: type,
+    load: Callable,
+    skeleton: Callable[[Path], nn.Module],
+    source: str | Path,
+    args: tuple,
+    kwargs: dict,
+    unused: Sequence[str] = (),
 ) -> tuple[PreTrainedModel | ModelMixin, dict]:
     """Return what `load` loads and its report, after the files were found to be what they should be."""
     if kwargs.get("use_safetensors") is False:
@@ -244,7 +279,7 @@ def _load_complete(
             place, files = _find(cls, source, kwargs.pop("subfolder", None) or "", kwargs.get("variant"), hub)
             _check_files(source, place, files, skeleton, kwargs)
         model, info = load(place, *args, **kwargs)
-    _check_complete(cls.__name__, source, info)
+    _check_complete(cls.__name__, source, info, unused)
     check_finite(source, model, files)
     if place is not source:
         _rename(model, str(source))
@@ -309,9 +344,10 @@ def _skeleton(cls: type, folder: Path, kwargs: dict) -> nn.Module:
     return cls(config)
 
 
-def _check_complete(name: str, source: object, info: dict) -> None:
+def _check_complete(name: str, source: object, info: dict, unused: Sequence[str]) -> None:
     """Raise `OSError` if the loading `info` of a checkpoint says that weights were missing or of another shape."""
-    missing, mismatched = sorted(info["missing_keys"]), sorted(map(str, info["mismatched_keys"]))
+    missing = sorted(weight for weight in info["missing_keys"] if not weight.startswith(tuple(unused)))
+    mismatched = sorted(map(str, info["mismatched_keys"]))
     if missing or mismatched:
         wrong = [f"{len(missing)} missing weights such as {missing[:3]}"] if missing else []
         wrong += [f"{len(mismatched)} weights of another shape such as {mismatched[:3]}"] if mismatched else []
@@ -348,3 +384,8 @@ def _is_finite(tensor: Tensor) -> bool:
         tensor = tensor.float()
     # NaN comes through both, at 20 GB/s; `isfinite` makes a mask of the size of the tensor, at 0.5 GB/s.
     return bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
+
+
+def _bounds(tensor: Tensor) -> Tensor:
+    """Return the smallest and the largest number of a tensor in float32; NaN comes through both."""
+    return torch.stack(torch.aminmax(tensor.detach())).float()

@@ -21,6 +21,7 @@ _MASK = (1 << 64) - 1
 def row_generators(seed: int, step: int, first_row: int, num_rows: int) -> list[torch.Generator]:
     """Return one CPU generator for each of the rows `first_row … first_row + num_rows - 1` of training step `step`."""
     check_integer("num_rows", num_rows, least=0)
+    seed, step, first_row = int(seed), int(step), int(first_row)  # NumPy's do not hold 64 bits without a sign
     step_key = _mix(_mix(seed & _MASK) ^ (step & _MASK))
     return [torch.Generator().manual_seed(_mix(step_key ^ row) >> 1) for row in range(first_row, first_row + num_rows)]
 
@@ -48,8 +49,14 @@ def add_noise(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
         x0 (`Tensor` of shape `(batch, …)`): clean latents.
         noise (`Tensor` of the same shape): standard normal noise.
         alpha_bar (`Tensor` of shape `(batch,)`): cumulative product of `1 - beta` at each sample's timestep.
+
+    Raises:
+        ValueError: for shapes that do not fit, or an `alpha_bar` outside [0, 1], which is looked at on the CPU only.
     """
     check_shapes(x0=(x0, "float: batch …"), noise=(noise, "float: batch …"), alpha_bar=(alpha_bar, "float: batch"))
+    is_looked_at = alpha_bar.device.type == "cpu" and not torch.compiler.is_compiling()
+    if is_looked_at and not bool(((alpha_bar >= 0) & (alpha_bar <= 1)).all()):
+        raise ValueError(f"`alpha_bar` has to hold numbers in [0, 1], but is {alpha_bar}.")
     # In bfloat16 only 193 of 1,000 noise levels are distinct and the first 21 add none, hence float32 whatever comes in.
     alpha_bar = alpha_bar.float().reshape(-1, *[1] * (x0.ndim - 1))
     return alpha_bar.sqrt() * x0.float() + (1 - alpha_bar).sqrt() * noise.float()

@@ -19,6 +19,7 @@ from .arguments import check_integer, check_option, checked, each_text
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # BART's ids 0, 1, 2, 3; its mask is the last id
 GRANULARITIES = ("number", "digit", "subword")
 SMALLEST_BPE = len(SPECIAL_TOKENS) + 256  # every byte is a token
+LARGEST_BPE = 2**20  # four times the largest vocabularies in use; tables of this size are made before a text is read
 # A fast tokenizer notes in itself whether to pad and cut: of two threads, one would get what the other asked for.
 TOKENIZER_LOCK = threading.RLock()
 
@@ -44,7 +45,7 @@ def build_tokenizer(
 
     Raises:
         ValueError: for what is no text, an unknown `granularity`, a `model_max_length` below 1, or a `vocab_size` that is
-            too small for the 256 bytes.
+            too small for the 256 bytes or above 1,048,576.
     """
     check_option("granularity", granularity, GRANULARITIES)
     check_integer("model_max_length", model_max_length)
@@ -142,8 +143,7 @@ def _word_level(texts: Iterable[str], words: Iterable[str], granularity: str) ->
 
 
 def _byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    if vocab_size < SMALLEST_BPE:
-        raise ValueError(f"`vocab_size` has to be at least {SMALLEST_BPE}, but is {vocab_size}.")
+    check_integer("vocab_size", vocab_size, LARGEST_BPE, SMALLEST_BPE)
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()

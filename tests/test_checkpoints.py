@@ -83,7 +83,8 @@ def test_text_is_written_whole_and_nothing_stays_beside_it(tmp_path):
 
 
 def test_errors_that_are_not_about_room_stay_what_they_are(tmp_path):
-    for error in (FileNotFoundError(2, "No such file", "x"), RuntimeError("shapes differ"), ConnectionError("no Hub")):
+    others = RuntimeError("shapes differ"), ValueError("no rows"), Exception("Permission denied (os error 13)")
+    for error in (FileNotFoundError(2, "No such file", "x"), ConnectionError("no Hub"), *others):
         with pytest.raises(type(error)) as raised, writing(tmp_path):
             raise error
         assert raised.value is error

@@ -3,6 +3,7 @@
 import json
 import math
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,16 @@ def test_the_progress_bar_of_the_pipeline_comes_back(capsys):
     assert "denoising" in capsys.readouterr().err
 
 
+def test_the_progress_bar_comes_back_whoever_of_two_threads_ends_first():
+    pipeline = tiny_pipeline()
+    pipeline.set_progress_bar_config(desc="denoising")
+    one, other = (evaluation._without_inner_bars(pipeline) for _ in range(2))
+    one.__enter__(), other.__enter__(), one.__exit__(None, None, None)
+    assert vars(pipeline)["_progress_bar_config"] == {"desc": "denoising", "disable": True}
+    other.__exit__(None, None, None)
+    assert vars(pipeline)["_progress_bar_config"] == {"desc": "denoising"}
+
+
 @pytest.mark.parametrize("columns", [{"prompt": [], "target": [], "answer": []}, {"prompt": ["1+1+1"]}])
 def test_data_sets_without_problems_are_refused(columns):
     with pytest.raises(ValueError, match="dataset"):
@@ -122,9 +133,10 @@ def test_the_summary_equals_counting_by_hand(task):
     }
 
 
-def test_no_records_are_refused():
-    with pytest.raises(ValueError, match="predictions"):
-        summarize([], "addition")
+def test_no_records_and_half_a_character_that_no_table_holds_are_refused():
+    for records, message in (([], "predictions"), ([replace(RECORDS[0], text="\ud800")], "`records`.*is no text")):
+        with pytest.raises(ValueError, match=message):
+            summarize(records, "addition")
 
 
 def test_the_standard_error_is_that_of_the_mean_over_seeds():

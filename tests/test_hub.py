@@ -26,6 +26,7 @@ from ldlm_hf import (
 )
 from ldlm_hf.pipeline import ReasoningPipeline
 from tests.fake_hub import Fault
+from tests.faults.hub import noted_waits
 from tests.hex.tiny_hex import tiny_hex_pipeline
 from tests.ladir.tiny_ladir import tiny_pipeline as tiny_ladir_pipeline
 from tests.ladir.tiny_ladir import tiny_reasoner, tiny_vae
@@ -67,6 +68,15 @@ WEIGHTS = {
     LaDiRForReasoning: "model.safetensors",
     LaDiRPipeline: "model/model.safetensors",
 }
+
+
+@pytest.fixture(autouse=True)
+def short_waits():
+    """Let the client of the Hub hardly sleep between tries, in whatever fails here."""
+    with noted_waits() as waits:
+        yield waits
+
+
 every_class = pytest.mark.parametrize("cls", MAKERS, ids=lambda cls: cls.__name__)
 
 
@@ -245,11 +255,12 @@ def test_truncated_weights_in_a_repository_are_refused(hub, tmp_path, cls):
 
 
 @every_class
-def test_a_connection_that_breaks_once_is_taken_up_again(hub, tmp_path, cls):
+def test_a_connection_that_breaks_once_is_taken_up_again(hub, tmp_path, short_waits, cls):
     pushed = push(cls)
     plan(hub, cls, {"kind": "cut"})
     assert_equal(pushed, cls.from_pretrained(NAME, cache_dir=tmp_path))
     assert hub.faults[0].times == 0
+    assert max(short_waits) >= 1  # seconds that it would have waited before it tried again
 
 
 @every_class

@@ -1,5 +1,6 @@
 """The forward process and the noise behind it."""
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -22,6 +23,12 @@ def test_noising_stays_float32_for_bfloat16_latents():
     assert len(xt.unique()) == 2  # bfloat16 arithmetic cannot tell the first two timesteps apart
 
 
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_no_noise_is_added_by_a_share_that_is_none(value):
+    with pytest.raises(ValueError, match=r"`alpha_bar` has to hold numbers in \[0, 1\]"):
+        add_noise(torch.ones(2, 3), torch.ones(2, 3), torch.tensor([0.5, value]))
+
+
 def test_signal_to_noise_ratio_in_closed_form():
     torch.testing.assert_close(signal_to_noise_ratio(torch.tensor([0.5, 0.8])), torch.tensor([1.0, 4.0]))
 
@@ -42,6 +49,11 @@ def test_another_seed_step_or_row_gives_other_noise(other):
 def test_seeds_of_neighbouring_rows_and_steps_do_not_collide():
     seeds = {g.initial_seed() for step in range(50) for g in row_generators(0, step, 0, 64)}
     assert len(seeds) == 50 * 64
+
+
+def test_numbers_of_numpy_give_the_same_noise():
+    ours = randn_rows((3,), row_generators(*(np.int64(value) for value in (7, 11, 5, 2))))
+    assert torch.equal(ours, randn_rows((3,), row_generators(7, 11, 5, 2)))
 
 
 def test_rows_are_uniform_and_normal():

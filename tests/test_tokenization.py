@@ -114,7 +114,8 @@ def test_frequent_words_become_one_token(subword):
     ("arguments", "match"),
     [
         ({"granularity": "word"}, "`granularity` has to be one of"),
-        ({"granularity": "subword", "vocab_size": 260}, "`vocab_size` has to be at least 261, but is 260"),
+        ({"granularity": "subword", "vocab_size": 260}, "`vocab_size` has to lie between 261 and 1048576, but is 260"),
+        ({"granularity": "subword", "vocab_size": 2**31}, "`vocab_size` has to lie between 261 and 1048576"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(arguments, match):

@@ -95,7 +95,7 @@ def log_ratio(log_probs: Tensor, others: Tensor, mask: Tensor, level: str = "tok
 
 
 def clipped_loss(log_ratios: Tensor, advantages: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:
-    """Return `-min(rho A, clip(rho) A)`, of the shape of `log_ratios`.
+    """Return `-min(rho A, clip(rho) A)`, of the shape of `log_ratios`, in float32 at least.
 
     Args:
         log_ratios (`Tensor` of shape `(rows, length)` or `(rows, 1)`): of the policy to the one that wrote the completions.
@@ -104,7 +104,7 @@ def clipped_loss(log_ratios: Tensor, advantages: Tensor, epsilon_low: float, eps
         epsilon_high (`float`): one above 1 plus this no longer counts where it is positive.
     """
     _check_ratios(log_ratios, advantages, epsilon_low, epsilon_high)
-    ratio, advantages = log_ratios.exp(), advantages[:, None]
+    ratio, advantages = _ratio(log_ratios), advantages[:, None]
     return -torch.minimum(
         ratio * advantages, ratio.clamp(1 - float(epsilon_low), 1 + float(epsilon_high)) * advantages
     )
@@ -122,7 +122,7 @@ def is_clipped(
         epsilon_high (`float`): as there.
     """
     _check_ratios(log_ratios, advantages, epsilon_low, epsilon_high)
-    ratio, advantages = log_ratios.exp(), advantages[:, None]
+    ratio, advantages = _ratio(log_ratios), advantages[:, None]
     return (ratio < 1 - float(epsilon_low)) & (advantages < 0), (ratio > 1 + float(epsilon_high)) & (advantages > 0)
 
 
@@ -172,6 +172,11 @@ def check_epsilon(name: str, value: float) -> None:
     """Raise `ValueError` unless `value` says how far a ratio may be from 1; infinity, with which nothing is clipped, does."""
     if not (isinstance(value, float) and value == math.inf):
         check_number(name, value, 0, MOST_EPSILON)
+
+
+def _ratio(log_ratios: Tensor) -> Tensor:
+    """Return the ratios in float32 at least: half precision holds neither what `epsilon_high` may be nor a ratio above 65,504."""
+    return log_ratios.to(torch.promote_types(log_ratios.dtype, torch.float32)).exp()
 
 
 def _check_ratios(log_ratios: Tensor, advantages: Tensor, epsilon_low: float, epsilon_high: float) -> None:

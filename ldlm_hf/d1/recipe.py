@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset, load_dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, set_seed
+from transformers import BitsAndBytesConfig, PreTrainedModel, set_seed
 from transformers.utils import logging
 
-from ..arguments import check_field_types, check_option, naming
+from ..arguments import check_field_types, check_number, check_option, naming, shown
 from ..checkpoints import saved_whole, write_whole
 from ..llada.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from ..llada.recipe import DTYPES, STAGE, MaskedDiffusionRecipe, load_model, train_masked_diffusion
-from ..loading import load_adapters
+from ..loading import load_adapters, load_tokenizer
 from ..schedulers import MaskedDiffusionScheduler
 from ..tasks import TASKS, Task, get_task
 from ..training import discard_stages, last_complete_checkpoint, read_section, run_stage
@@ -95,15 +95,18 @@ class ReinforcementRecipe:
             raise ValueError(f"`rewards` is empty; there are {[*REWARDS, *REWARD_MAKERS, 'style']}.")
         functions, weights = [], []
         for name, given in self.rewards.items():
+            check_option("rewards", name, (*REWARDS, *REWARD_MAKERS, "style"))
+            if not isinstance(given, dict | None):
+                raise ValueError(f"`rewards.{name}` has to be a mapping of its arguments, but is {shown(given)}.")
             arguments = dict(given or {})
-            weights.append(float(arguments.pop("weight", 1.0)))
+            weights.append(_weight(name, arguments.pop("weight", 1.0)))
             if name in REWARD_MAKERS:
                 own = {"task": self.make_task()} if name in TASK_REWARDS else {}
-                functions.append(REWARD_MAKERS[name](**own, **arguments))
+                with naming(f"rewards.{name}"):
+                    functions.append(REWARD_MAKERS[name](**own, **arguments))
                 continue
-            check_option("rewards", name, (*REWARDS, *REWARD_MAKERS, "style"))
             if arguments:
-                raise ValueError(f"The reward {name!r} takes a `weight` only, but was given {sorted(arguments)}.")
+                raise ValueError(f"`rewards.{name}` takes a `weight` only, but was given {shown(list(arguments))}.")
             functions.append(style_reward if name == "style" else REWARDS[name])
         return functions, weights
 
@@ -206,7 +209,7 @@ def train_d1(recipe: D1Recipe, resume: bool = False) -> tuple[MaskedDiffusionPip
         )
         is_kept_apart = bool(section.lora) and not recipe.merge_adapters
         model = _merged(source, folder / "adapters", section.dtype) if is_kept_apart else load_model(folder / STAGE)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = load_tokenizer(source)
     pipeline = MaskedDiffusionPipeline(
         load_model(source) if model is None else model,
         MaskedDiffusionScheduler(**recipe.scheduler),
@@ -217,6 +220,16 @@ def train_d1(recipe: D1Recipe, resume: bool = False) -> tuple[MaskedDiffusionPip
     if section is None or not section.lora or recipe.merge_adapters:
         pipeline.save_pretrained(recipe.folder("pipeline"))
     return pipeline, records
+
+
+def _weight(name: str, value: float | str) -> float:
+    """Return the weight of a reward; `1e-3` is a text in YAML."""
+    try:
+        weight = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"`rewards.{name}.weight` has to be a number, but is {shown(value)}.") from error
+    check_number(f"rewards.{name}.weight", weight)
+    return weight
 
 
 def _about(section: ReinforcementRecipe | None) -> dict:
@@ -251,7 +264,7 @@ def _reinforce(recipe: D1Recipe, section: ReinforcementRecipe, source: str, fold
     functions, weights = section.make_rewards()
     defaults = {"output_dir": str(folder), "seed": recipe.seed, "report_to": recipe.report_to}
     args = read_section(DiffuGRPOConfig, {"reward_weights": weights, **section.training}, **defaults)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = load_tokenizer(source)
     set_seed(recipe.seed)
     model, adapters = _load_policy(source, section), None
     if section.lora:
@@ -285,7 +298,7 @@ def _load_policy(source: str, section: ReinforcementRecipe) -> PreTrainedModel:
         return load_model(source, DTYPES[section.dtype])
     settings = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
     quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16, **settings)
-    return AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, quantization_config=quantization)
+    return load_model(source, torch.bfloat16, quantization_config=quantization)
 
 
 def _merged(source: str, adapters: Path, dtype: str) -> PreTrainedModel:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from ..arguments import check_option, checked
+from ..arguments import check_option, checked, shown
 from ..llada.pipeline_inputs import Messages
 from ..tasks import Task, are_equal_answers, parse_number, run_tests
 from ..tasks.answers import last_boxed, numeric_answer, tagged_answer
@@ -176,7 +176,7 @@ def make_countdown_reward(task: Task, tags: bool = True, attempt_score: float = 
         scores = []
         for completion, problem in zip(completions, problems, strict=True):
             answer = _answer(text_of(completion), tags)
-            is_right = answer is not None and task.is_correct(answer, problem, "")
+            is_right = answer is not None and _is_right(task, answer, problem, "")
             scores.append(1.0 if is_right else attempt_score * (answer is not None))
         return scores
 
@@ -246,7 +246,7 @@ def make_task_reward(task: Task, tags: bool = False) -> RewardFunction:
         answers = [_answer(text_of(completion), tags) for completion in completions]
         problems = column_of("problem", problem or prompts, completions)
         rows = zip(answers, problems, column_of("answer", answer, completions), strict=True)
-        return [float(stated is not None and task.is_correct(stated, *row)) for stated, *row in rows]
+        return [float(stated is not None and _is_right(task, stated, *row)) for stated, *row in rows]
 
     reward.__name__ = f"{task.name}_reward"
     return reward
@@ -331,6 +331,14 @@ def _is_strict(text: str) -> bool:
     text = text.removesuffix("\n")
     inside = text.removeprefix(TAG_LINES[0]).removesuffix(TAG_LINES[3])
     return len(text) - len(inside) == len(TAG_LINES[0] + TAG_LINES[3]) and STRICT_JOINT in inside
+
+
+def _is_right(task: Task, stated: str, problem: str, answer: str) -> bool:
+    """Return the verdict of a task; an error names the column, as tasks call it otherwise."""
+    try:
+        return task.is_correct(stated, problem, answer)
+    except ValueError as error:
+        raise ValueError(f"`problem` {shown(problem)} is none of the task {task.name!r}: {error}") from error
 
 
 def _answer(text: str, tags: bool) -> str | None:

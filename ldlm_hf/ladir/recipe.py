@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset, load_dataset
 from diffusers import FlowMatchEulerDiscreteScheduler
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 
 from .. import training
 from ..arguments import check_field_types, naming
 from ..checkpoints import saved_whole
+from ..loading import load_tokenizer
 from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer
 from ..training import ReproducibleTrainer, discard_stages, read_section, run_stage
@@ -95,10 +96,11 @@ class LaDiRRecipe:
             raise ValueError("A recipe needs a `task` or a `dataset`.")
         with naming("task_arguments"):
             self.make_task()
-        BlockSplitter(**self.splitter)
+        with naming("splitter"):
+            BlockSplitter(**self.splitter)
         unknown = set(self.sampling) - set(inspect.signature(LaDiRPipeline.__call__).parameters)
         if unknown:
-            raise ValueError(f"`sampling` has {sorted(unknown)}, which the pipeline's call does not take.")
+            raise ValueError(f"`sampling` has {sorted(map(str, unknown))}, which the pipeline's call does not take.")
 
     def make_task(self) -> Task | None:
         """Return the recipe's task, if it has one."""
@@ -173,7 +175,7 @@ def make_pipeline(recipe: LaDiRRecipe, stage: str) -> LaDiRPipeline:
         model=LaDiRForReasoning.from_pretrained(recipe.folder(stage) / "model"),
         vae=ThoughtVAE.from_pretrained(recipe.folder("vae") / "model"),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        tokenizer=AutoTokenizer.from_pretrained(recipe.folder("language_model") / "model"),
+        tokenizer=load_tokenizer(recipe.folder("language_model") / "model"),
         task=recipe.task,
         task_arguments=recipe.task_arguments or None,
         **{name: recipe.sampling[name] for name in ("max_blocks", "max_new_tokens") if name in recipe.sampling},
@@ -204,7 +206,7 @@ def train_language_model(recipe: LaDiRRecipe, train: Dataset, heldout: Dataset, 
     folder, splitter = recipe.folder("language_model") / "model", BlockSplitter(**recipe.splitter)
     if recipe.pretrained_lm is not None:
         with saved_whole(folder) as place:
-            AutoTokenizer.from_pretrained(recipe.pretrained_lm).save_pretrained(place)
+            load_tokenizer(recipe.pretrained_lm).save_pretrained(place)
         return {"pretrained": recipe.pretrained_lm}
     task = recipe.make_task()
     texts = [*train["prompt"], *train["target"], *blocks_of(train, splitter)]
@@ -218,7 +220,7 @@ def train_language_model(recipe: LaDiRRecipe, train: Dataset, heldout: Dataset, 
     }
     set_seed(recipe.seed)
     config = AutoConfig.for_model(**{"model_type": "llama", **special, **recipe.language_model})
-    model = AutoModelForCausalLM.from_config(config)
+    model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     args = recipe.training_arguments(LanguageModelTrainingArguments, "language_model", recipe.language_model_training)
     return _train(LanguageModelTrainer(model, args, train, tokenizer, splitter, eval_dataset=heldout), folder, resume)
 
@@ -275,7 +277,7 @@ def _train_reasoner(recipe: LaDiRRecipe, stage: str, model, values: dict, proble
 def _start(recipe: LaDiRRecipe) -> tuple[str, PreTrainedTokenizerBase, BlockSplitter]:
     """Return where VAE and reasoner start from, the tokenizer and the splitter."""
     folder = recipe.folder("language_model") / "model"
-    return recipe.pretrained_lm or str(folder), AutoTokenizer.from_pretrained(folder), BlockSplitter(**recipe.splitter)
+    return recipe.pretrained_lm or str(folder), load_tokenizer(folder), BlockSplitter(**recipe.splitter)
 
 
 def _can_split(recipe: LaDiRRecipe, row: dict) -> bool:

@@ -106,6 +106,8 @@ def loss_weights(
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the mean squared error of each row: `(batch,)` float32 from two `(batch, length, dim)`."""
     check_shapes(prediction=(prediction, "float: batch length …"), target=(target, "float: batch length …"))
+    if 0 in prediction.shape[1:]:
+        raise ValueError(f"`prediction` {tuple(prediction.shape)} has rows without a number, which have no mean.")
     return (prediction.float() - target.float()).square().flatten(1).mean(1)
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from diffusers import DDPMScheduler
-from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, PreTrainedTokenizerBase, set_seed
+from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerBase, set_seed
 
 from .. import training
 from ..arguments import check_field_types, naming
 from ..checkpoints import saved_whole
+from ..loading import load_tokenizer
 from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer, fit_texts
 from ..training import ReproducibleTrainer, discard_stages, read_section, run_stage
@@ -151,7 +152,7 @@ def train_recipe(recipe: LatentReasoningRecipe, resume: bool = False) -> tuple[L
         autoencoder=TextLatentAutoencoder.from_pretrained(recipe.folder("autoencoder") / "model"),
         denoiser=LatentDiT.from_pretrained(recipe.folder("denoiser") / "model"),
         scheduler=make_scheduler(recipe.scheduler),
-        tokenizer=AutoTokenizer.from_pretrained(recipe.folder("seq2seq") / "model"),
+        tokenizer=load_tokenizer(recipe.folder("seq2seq") / "model"),
         task=recipe.task,
         task_arguments=recipe.task_arguments or None,
     )
@@ -173,7 +174,7 @@ def train_seq2seq(recipe: LatentReasoningRecipe, train: Dataset, resume: bool) -
     """Stage 0: save an encoder-decoder LM and its tokenizer, pretrained by text infilling unless a ready one is named."""
     folder = recipe.folder("seq2seq") / "model"
     if recipe.pretrained_seq2seq is not None:
-        tokenizer = AutoTokenizer.from_pretrained(recipe.pretrained_seq2seq)
+        tokenizer = load_tokenizer(recipe.pretrained_seq2seq)
         tokenizer.model_max_length = recipe.tokenizer.get("model_max_length", tokenizer.model_max_length)
         with saved_whole(folder) as place:
             tokenizer.save_pretrained(place)
@@ -213,7 +214,7 @@ def bart_of_size(tokenizer: PreTrainedTokenizerBase, num_parameters: int, num_la
 def train_autoencoder(recipe: LatentReasoningRecipe, train: Dataset, heldout: Dataset, resume: bool) -> dict:
     """Stage 1: save the autoencoder, and record how well it gives held-out targets back."""
     source = recipe.pretrained_seq2seq or str(recipe.folder("seq2seq") / "model")
-    tokenizer = AutoTokenizer.from_pretrained(recipe.folder("seq2seq") / "model")
+    tokenizer = load_tokenizer(recipe.folder("seq2seq") / "model")
     train, heldout = (_fit(recipe, problems, tokenizer) for problems in (train, heldout))
     set_seed(recipe.seed)
     model = TextLatentAutoencoder.from_seq2seq(source, **recipe.autoencoder)
@@ -227,7 +228,7 @@ def train_autoencoder(recipe: LatentReasoningRecipe, train: Dataset, heldout: Da
 def train_denoiser(recipe: LatentReasoningRecipe, train: Dataset, heldout: Dataset, resume: bool) -> dict:
     """Stage 2: save the denoiser with its averaged weights."""
     autoencoder = TextLatentAutoencoder.from_pretrained(recipe.folder("autoencoder") / "model")
-    tokenizer = AutoTokenizer.from_pretrained(recipe.folder("seq2seq") / "model")
+    tokenizer = load_tokenizer(recipe.folder("seq2seq") / "model")
     train, heldout = (_fit(recipe, problems, tokenizer) for problems in (train, heldout))
     scheduler = make_scheduler(recipe.scheduler)
     sizes = {

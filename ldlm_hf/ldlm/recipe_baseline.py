@@ -13,7 +13,6 @@ from datasets import Dataset
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     BartForConditionalGeneration,
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -22,6 +21,7 @@ from transformers import (
 )
 
 from ..arguments import check_field_types, naming
+from ..loading import load_complete, load_tokenizer
 from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer
 from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, read_section, run_stage
@@ -95,8 +95,8 @@ def train_baseline(
     auto_class = (
         AutoModelForSeq2SeqLM if recipe.system == "sequence_to_sequence" else AutoModelForSequenceClassification
     )
-    model = auto_class.from_pretrained(folder / "model")
-    return model, AutoTokenizer.from_pretrained(folder / "model"), record
+    model = load_complete(auto_class, folder / "model")
+    return model, load_tokenizer(folder / "model"), record
 
 
 def write_answers(
@@ -135,13 +135,13 @@ def _train(recipe: BaselineRecipe, folder: Path, resume: bool) -> dict:
 def _make_model(recipe: BaselineRecipe, task: Task, train: Dataset) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     set_seed(recipe.seed)
     if recipe.pretrained_seq2seq is not None and recipe.system == "sequence_to_sequence":
-        model = AutoModelForSeq2SeqLM.from_pretrained(recipe.pretrained_seq2seq)
+        model = load_complete(AutoModelForSeq2SeqLM, recipe.pretrained_seq2seq)
         model.config.forced_bos_token_id = model.config.forced_eos_token_id = None
-        return model, AutoTokenizer.from_pretrained(recipe.pretrained_seq2seq)
+        return model, load_tokenizer(recipe.pretrained_seq2seq)
     tokenizer = build_tokenizer([*train["prompt"], *train["target"]], task.words(), **recipe.tokenizer)
     if recipe.system == "sequence_to_sequence":
         return BartForConditionalGeneration(
             bart_of_size(tokenizer, recipe.num_parameters, recipe.num_layers)
         ), tokenizer
     config = classifier_of_size(tokenizer, answer_classes(train), recipe.num_parameters, recipe.num_layers)
-    return AutoModelForSequenceClassification.from_config(config), tokenizer
+    return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False), tokenizer

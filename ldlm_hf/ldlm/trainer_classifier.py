@@ -122,7 +122,7 @@ def classifier_of_size(
         sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 32}
         config = RobertaConfig(**special, **fields, **sizes)
         with torch.device("meta"):
-            model = AutoModelForSequenceClassification.from_config(config)
+            model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
         size = sum(parameter.numel() for parameter in model.parameters())
         if best is None or abs(size - num_parameters) < best[0]:
             best = (abs(size - num_parameters), config)

@@ -38,9 +38,10 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..arguments import check_integer, check_option
+from ..loading import load_tokenizer
 from ..schedulers import MaskedDiffusionScheduler
 from .decoding import CACHES, DecodingSettings, SemiAutoregressiveDecoder
 from .evaluation_requests import (
@@ -357,7 +358,7 @@ def load_pipeline(pretrained: str, dtype: str | None = None) -> MaskedDiffusionP
         model = load_model(pretrained, **options)
     else:
         return MaskedDiffusionPipeline.from_pretrained(pretrained, **options)
-    return MaskedDiffusionPipeline(model, MaskedDiffusionScheduler(), AutoTokenizer.from_pretrained(pretrained))
+    return MaskedDiffusionPipeline(model, MaskedDiffusionScheduler(), load_tokenizer(pretrained))
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from ..arguments import check_integer, check_shapes, check_token_ids, present, shown
+from ..arguments import check_integer, check_not_empty, check_shapes, check_token_ids, present, shown
 from .fused_head import is_plain_linear
 from .last_layer import can_skip_positions, gives_the_same, hidden_states_at, take_columns
 
@@ -159,6 +159,7 @@ class MaskedLanguageModel:
             input_ids=(input_ids, "int64: batch length"),
             **present(position_ids=(position_ids, "int64: rows length")),
         )
+        check_not_empty("input_ids", input_ids)
         check_token_ids("input_ids", input_ids, self.vocab_size)
         if attention_mask is not None and (
             not isinstance(attention_mask, Tensor)

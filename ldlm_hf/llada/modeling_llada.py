@@ -18,7 +18,7 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from ..arguments import check_any_label, check_integer, check_shapes, check_token_ids, present
+from ..arguments import check_any_label, check_integer, check_not_empty, check_shapes, check_token_ids, present
 from ..loading import CompleteLoadingMixin
 from .configuration_llada import LLaDAConfig
 
@@ -93,7 +93,10 @@ class LLaDAModel(CompleteLoadingMixin, LlamaModel):
             )
         )
         if input_ids is not None:
+            check_not_empty("input_ids", input_ids)
             check_token_ids("input_ids", input_ids, self.config.vocab_size)
+        elif inputs_embeds is not None:
+            check_not_empty("inputs_embeds", inputs_embeds)
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,

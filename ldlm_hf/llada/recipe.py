@@ -11,7 +11,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
@@ -20,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from ..arguments import check_field_types, check_option, naming
 from ..checkpoints import saved_whole
+from ..loading import load_complete, load_tokenizer
 from ..schedulers import MaskedDiffusionScheduler
 from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer
@@ -115,7 +115,7 @@ def train_masked_diffusion(
     settings = {name: value for name, value in asdict(recipe).items() if name not in kept}
     folder = recipe.folder(STAGE)
     record = run_stage(folder, settings, lambda: _train(recipe, folder, resume), resume)
-    tokenizer = AutoTokenizer.from_pretrained(folder / STAGE)
+    tokenizer = load_tokenizer(folder / STAGE)
     pipeline = make_pipeline(recipe, load_model(folder / STAGE), tokenizer)
     pipeline.save_pretrained(recipe.folder("pipeline"))
     return pipeline, {STAGE: record}
@@ -130,13 +130,22 @@ def make_pipeline(
     return MaskedDiffusionPipeline(model, scheduler, tokenizer, **about)
 
 
-def load_model(source: str | Path, dtype: torch.dtype | None = torch.float32) -> PreTrainedModel:
-    """Return the model in a folder or on the Hub, by the auto class that knows it; `None` keeps the dtype of its file."""
-    config = AutoConfig.from_pretrained(source)
+def load_model(source: str | Path, dtype: torch.dtype | None = torch.float32, **kwargs) -> PreTrainedModel:
+    """Return the model in a folder or on the Hub, by the auto class that knows it: complete or not at all.
+
+    Args:
+        source (`str` or `Path`): folder or Hub id.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): of the weights; `None` keeps that of the file.
+        kwargs: further arguments of `from_pretrained`, such as `quantization_config`.
+
+    Raises:
+        OSError: if files or weights are missing, broken or pickled.
+        ValueError: if the model is nothing without code of the repository.
+    """
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     is_masked_lm = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return (AutoModelForMaskedLM if is_masked_lm else AutoModelForCausalLM).from_pretrained(
-        source, dtype=dtype or "auto"
-    )
+    auto_class = AutoModelForMaskedLM if is_masked_lm else AutoModelForCausalLM
+    return load_complete(auto_class, source, dtype=dtype or "auto", **kwargs)
 
 
 def _train(recipe: MaskedDiffusionRecipe, folder: Path, resume: bool) -> dict:
@@ -168,7 +177,7 @@ def _train(recipe: MaskedDiffusionRecipe, folder: Path, resume: bool) -> dict:
 
 def _make_model(recipe: MaskedDiffusionRecipe, train: Dataset) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if recipe.pretrained is not None:
-        tokenizer = AutoTokenizer.from_pretrained(recipe.pretrained)
+        tokenizer = load_tokenizer(recipe.pretrained)
         model = load_model(recipe.pretrained, DTYPES[recipe.dtype])
         is_masked_lm = model.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
         is_causal = not is_masked_lm and getattr(model.config, "is_causal", True)  # most configurations do not say

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..arguments import check_device, check_integer, checked
+from ..loading import load_complete, load_tokenizer
 from .texts import paired_texts
 
 
@@ -75,6 +76,7 @@ def bert_scores(
         device (`str`, *optional*): where the encoder runs; by default on a GPU if there is one.
 
     Raises:
+        OSError: if the encoder cannot be found or is incomplete, or is no safetensors.
         ValueError: for no or unequally many texts, a layer that the encoder does not have or that is not said, a rescaling
             without its baseline, a `batch_size` below 1, or `idf` of a single reference.
     """
@@ -179,8 +181,9 @@ def _check_settings(
 def _load(model_type: str, num_layers: int, device: str | None) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Return the tokenizer and the encoder."""
     # Byte-level BPE otherwise writes the first word of a text unlike the same word inside; the published scores do not.
-    tokenizer = AutoTokenizer.from_pretrained(model_type, add_prefix_space=True)
-    model = AutoModel.from_pretrained(model_type, dtype=torch.float32)
+    tokenizer = load_tokenizer(model_type, add_prefix_space=True)
+    # Where an encoder was trained without a pooler, as RoBERTa was, its checkpoint has none; no hidden state needs it.
+    model = load_complete(AutoModel, model_type, unused=("pooler.",), dtype=torch.float32)
     model = model.get_encoder() if model.config.is_encoder_decoder else model
     if not 0 <= num_layers <= model.config.num_hidden_layers:
         raise ValueError(

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..arguments import check_device, check_integer, check_texts, checked
+from ..loading import load_complete, load_tokenizer
 
 
 MOST_NATS = 700.0  # whose exponential is a number still
@@ -48,6 +49,7 @@ def perplexities(
         `None` where no token is scored: for an empty text and, without start token, for a single token.
 
     Raises:
+        OSError: if the model cannot be found or is incomplete, or is no safetensors.
         ValueError: for no texts, a start token that the tokenizer does not have, a `batch_size` or `max_length` that is too
             small, or a model that sees later tokens.
     """
@@ -58,9 +60,9 @@ def perplexities(
         raise ValueError(
             f"`max_length` has to be at least 2, one token to read and one to score, but is {max_length}."
         )
-    tokenizer = AutoTokenizer.from_pretrained(model_id)
+    tokenizer = load_tokenizer(model_id)
     start = _start_tokens(tokenizer, model_id) if add_start_token else []
-    model = AutoModelForCausalLM.from_pretrained(model_id, dtype=torch.float32).eval()
+    model = load_complete(AutoModelForCausalLM, model_id, dtype=torch.float32).eval()
     model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     _check_causal(model, model_id)
     most = max_length or tokenizer.model_max_length

@@ -67,11 +67,18 @@ class MixedCountdown(Countdown):
             ValueError: for a `split` that has no problem with so many numbers.
         """
         check_place(split, index)
-        listed = self._list(split, seed, index + 1)
-        place, size, number = listed[index % len(listed)]
+        if split == "train":
+            place, size, number = self._training_place(index)
+        else:
+            listed = self._list(split, seed, index + 1)
+            place, size, number = listed[index % len(listed)]
         prompt = self._tasks[size].problem(split, number, seed).prompt
         expression = random.Random(f"{split}/{seed}/{place}").choice(solutions(prompt, self.operations))
         return Problem(prompt=prompt, target=expression, answer=expression)
+
+    def num_problems(self, split: str) -> int:
+        """Return how many problems make a data set of `split`: in training as the constructor was told, as they come again."""
+        return self._sizes[split] if split == "train" else super().num_problems(split)
 
     def kind(self, prompt: str) -> str:
         """Return how many numbers there are."""
@@ -86,14 +93,20 @@ class MixedCountdown(Countdown):
         """Return the split of the task `countdown`, whose problems these are."""
         return self._tasks[self.num_numbers[0]].split_of(canonical)
 
+    def _training_place(self, index: int) -> tuple[int, int, int]:
+        """Return place, number of numbers, and which of the problems with as many; worked out, as there is no end to list."""
+        rounds, turn = divmod(index, len(self.num_numbers))
+        size = self.num_numbers[turn]
+        return index, size, rounds * self.num_numbers.count(size) + self.num_numbers[:turn].count(size)
+
     def _instances(self, split: str, seed: int) -> Iterator[tuple[int, int, int]]:
-        """Yield place, number of numbers, and which of the problems with as many; in training without an end."""
+        """Yield place, number of numbers, and which of the problems with as many, of a split that is held out."""
         given, left = dict.fromkeys(self._tasks, 0), {*self._tasks}
         for place in count():
             size = self.num_numbers[place % len(self.num_numbers)]
             number, given[size] = given[size], given[size] + 1
             # The first of each whether there is one or not: `problem` then says that there is none.
-            if split != "train" and 0 < number >= len(self._tasks[size]._list(split, seed, number + 1)):
+            if 0 < number >= len(self._tasks[size]._list(split, seed, number + 1)):
                 left.discard(size)
             if not left:
                 return

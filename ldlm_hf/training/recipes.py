@@ -129,7 +129,9 @@ def merge_recipes(base: dict, changes: dict) -> dict:
         if value is None:
             merged.pop(key, None)
         else:
-            merged[key] = merge_recipes(merged.get(key, {}), value) if isinstance(value, dict) else value
+            own = merged.get(key)
+            section = own if isinstance(own, dict) else {}  # what is no section is replaced by one
+            merged[key] = merge_recipes(section, value) if isinstance(value, dict) else value
     return merged
 
 

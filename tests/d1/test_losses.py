@@ -58,6 +58,15 @@ def test_the_ratio_counts_until_it_is_clipped_on_the_side_of_the_advantage():
     assert ((ratios.grad == 0) == (low | high | (advantages == 0)[:, None])).all()
 
 
+def test_ratios_in_half_precision_are_clipped_as_in_single():
+    ratios, advantages = torch.tensor([[0.5, 1.1, 12.0]], dtype=torch.float16), torch.tensor([-1.0])
+    for epsilon_high in (0.3, 1e30):
+        losses = clipped_loss(ratios, advantages, 0.2, epsilon_high)
+        torch.testing.assert_close(losses, clipped_loss(ratios.float(), advantages, 0.2, epsilon_high))
+        assert losses.dtype is torch.float32
+    assert losses[0, 2] == ratios[0, 2].float().exp()  # 162,755, which half precision does not hold
+
+
 def test_a_sequences_ratio_is_the_geometric_mean_of_those_of_its_tokens():
     torch.manual_seed(0)
     some, others, mask = torch.randn(2, 4), torch.randn(2, 4), torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]).bool()

@@ -1,5 +1,6 @@
 """Recipes: every stage of a tiny one, what may be kept on disk, and that those in the repository can be read."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,10 @@ def test_problems_of_a_file_are_renamed_and_scored(tmp_path):
         ({"rewards": {"format": {}}}, "task"),
         ({"task": "countdown", "rewards": {"length": {}}}, "rewards"),
         ({"task": "countdown", "rewards": {"format": {"strict": True}}}, "weight"),
+        ({"task": "countdown", "rewards": {"format": {"weight": [1]}}}, r"`rewards\.format\.weight`.*\[1\]"),
+        ({"task": "countdown", "rewards": {"format": {"weight": math.nan}}}, r"`rewards\.format\.weight`.*finite"),
+        ({"task": "countdown", "rewards": {"format": 2}}, r"`rewards\.format` has to be a mapping"),
+        ({"task": "countdown", "rewards": {"countdown": {"x": 1}}}, r"`rewards\.countdown`.*'x'"),
         ({"task": "countdown", "rewards": {"format": {}}, "template": "chat"}, "template"),
     ],
 )

@@ -161,3 +161,10 @@ def test_code_is_rewarded_by_the_share_of_its_tests_and_only_where_it_may_be_run
     leaves = "```python\nimport sys\nsys.exit(0)\n```"
     scores = reward(["?"] * 4, [right, half, leaves, "no program"], tests=[tests] * 4)
     assert scores == pytest.approx([1.0, 1 / 3, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("make", [make_countdown_reward, make_task_reward])
+def test_a_row_that_is_no_problem_is_named_by_its_column(make):
+    columns = {"completions": ["<answer>1+2</answer>"], "answer": ["3"], "problem": ["no problem"]}
+    with pytest.raises(ValueError, match="`problem` 'no problem' is none of the task 'countdown'"):
+        make(Countdown())(prompts=["p"], **columns)

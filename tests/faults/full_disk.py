@@ -21,7 +21,7 @@ from random import Random
 from tests.faults import jobs
 from tests.faults.forks import Ending, run_forked
 from tests.faults.jobs import Job
-from tests.faults.kills import be_quiet, finish, undisturbed, wrongly_loadable
+from tests.faults.kills import finish, get_ready, undisturbed, wrongly_loadable
 from tests.faults.report import Case, make_parser, write_report
 
 
@@ -152,7 +152,7 @@ def main() -> int:
     parser = make_parser("full_disk", __doc__.splitlines()[0], 12)
     parser.add_argument("--only", default="", help="jobs with this in their names")
     args = parser.parse_args()
-    be_quiet()
+    get_ready()
     started, cases = time.monotonic(), []
     ways = (False, True) if can_mount() else (False,)
     with tempfile.TemporaryDirectory() as folder:

@@ -29,10 +29,12 @@ import datasets  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
+from ldlm_hf.tasks import StyledSudoku  # noqa: E402
 from tests.faults import jobs, recipe_jobs  # noqa: E402
 from tests.faults.forks import Ending, Moment, draw_moments, run_forked  # noqa: E402
 from tests.faults.jobs import Job  # noqa: E402
 from tests.faults.report import Case, make_parser, write_report  # noqa: E402
+from tests.tiny import tiny_task  # noqa: E402
 
 
 MOST_KILLS_OF_A_RUN = 6
@@ -148,8 +150,8 @@ def every_job(count: int) -> list[tuple[Job, int]]:
     caches = [jobs.cache_job(name) for name in ("cache_latents", "cache_thoughts")]
     pipelines = [jobs.saving_job(name) for name in jobs.PIPELINES]
     trainings = [jobs.training_job(name) for name in jobs.TRAINERS]
-    often = [(job, count) for job in (*trainings, jobs.final_save_job(), *pipelines, jobs.results_job())]
-    less = [(job, -(-2 * count // 5)) for job in (*caches, *evaluations)]
+    often = [(job, count) for job in (*trainings, jobs.final_save_job(), *pipelines, jobs.results_job(), *caches)]
+    less = [(job, -(-2 * count // 5)) for job in evaluations]
     return [*often, *less, *((job, -(-count // 5)) for job in recipes)]
 
 
@@ -187,11 +189,17 @@ def campaign(count: int, seed: int, root: Path, only: str = "") -> list[Case]:
     return cases
 
 
-def be_quiet() -> None:
-    """Show no progress bars, and keep to one thread, which forked processes can go on with."""
+def get_ready() -> None:
+    """Show no progress bars, keep to one thread, which forked processes can go on with, and list the problems for all of them.
+
+    Listing them takes as long as all else in a training: kills at random seconds would fall where nothing is written.
+    """
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
+    for task in (tiny_task(), StyledSudoku()):
+        for split in ("train", "test"):
+            task.problem(split, 0)
 
 
 def main() -> int:
@@ -199,7 +207,7 @@ def main() -> int:
     parser = make_parser("kills", __doc__.splitlines()[0], 50)
     parser.add_argument("--only", default="", help="jobs with this in their names")
     args = parser.parse_args()
-    be_quiet()
+    get_ready()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         cases = campaign(args.count, args.seed, Path(folder), args.only)

@@ -119,7 +119,7 @@ class Workshop:
             source, options = NAME, {"cache_dir": place / "cache"}
         before, modules = _listing(place), set(sys.modules)
         error, loaded = None, None
-        with _limited(), _says_yes():
+        with _limited(), says_yes():
             try:
                 loaded = cls.from_pretrained(source, **options)
             except Exception as caught:
@@ -197,6 +197,16 @@ def run(root: Path, share: float = 1.0, seed: int = 0, classes: tuple[type, ...]
     return cases
 
 
+@contextmanager
+def says_yes() -> Iterator[None]:
+    """Answer every question with yes, as somebody in a hurry does."""
+    before, sys.stdin = sys.stdin, _Yes()
+    try:
+        yield
+    finally:
+        sys.stdin = before
+
+
 def _listing(place: Path) -> set[Path]:
     """Return what there is in and above a place, but for the repository's own cache."""
     around = set(place.parent.parent.iterdir())
@@ -218,15 +228,6 @@ class _Yes:
 
     def fileno(self) -> int:
         raise OSError("not a file")
-
-
-@contextmanager
-def _says_yes() -> Iterator[None]:
-    before, sys.stdin = sys.stdin, _Yes()
-    try:
-        yield
-    finally:
-        sys.stdin = before
 
 
 @contextmanager

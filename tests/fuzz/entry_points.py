@@ -108,13 +108,13 @@ def names_argument(error: Exception, known: set[str], spoiled: str | None) -> bo
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeoutError` in what takes longer; it is an `OSError`, so it is turned into what no call may raise."""
+    """Raise what no call may raise in what takes longer, each second anew: what is raised in a collector's callback is lost."""
 
     def stop(*_):
         raise AssertionError(f"The call has not ended after {seconds} seconds.")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:

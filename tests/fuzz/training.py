@@ -72,6 +72,9 @@ YAML = st.recursive(
 )
 
 
+YAML_KEYS = words() | st.integers()
+REWARD_NAMES = st.sampled_from(["style", "format", "countdown", "task", "sudoku"])
+REWARD_ARGUMENTS = st.dictionaries(mostly(st.just("weight"), YAML_KEYS), numbers() | YAML, max_size=2)
 NO_RECIPES = st.sampled_from(
     ["&x [*x]", "a: &a {b: *a}", "2001-13-45", "? [a]\n: b", "!!python/object:os.system x", "\x00", "[", "1"]
 )
@@ -146,6 +149,9 @@ def sections(draw) -> dict:
     room = draw(st.sampled_from(sorted(RECIPES)))
     known = [field.name for field in fields(RECIPES[room])]
     fitting = {"pretrained": "folder", "sft": {"x": 1}} if room == "d1" else {"task": "addition"}
+    rewards = st.dictionaries(mostly(REWARD_NAMES, YAML_KEYS), mostly(REWARD_ARGUMENTS, YAML), max_size=2)
+    if room == "d1" and draw(st.booleans(), label="rewards"):
+        fitting["rl"] = {"task": "countdown", "rewards": draw(rewards)}
     other = st.dictionaries(mostly(st.sampled_from(known), words()), YAML | st.just("addition"), max_size=2)
     return {"room": room, "values": {**fitting, "seed": draw(st.integers(0, 9)), **draw(mostly(st.just({}), other))}}
 
@@ -249,7 +255,7 @@ ENTRIES = [
         sections(),
         as_given,
         spoiled=(),
-        also=sorted({field.name for recipe in RECIPES.values() for field in fields(recipe)}),
+        also=sorted({"rewards", *(field.name for recipe in RECIPES.values() for field in fields(recipe))}),
     ),
     EntryPoint(
         "MaskedDiffusionCollator",

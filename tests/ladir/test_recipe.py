@@ -93,7 +93,13 @@ def test_problems_come_from_a_file_with_columns_of_other_names(tmp_path):
     assert len(train) + len(heldout) == 20
 
 
-@pytest.mark.parametrize("wrong", [{"task": "sums"}, {"sampling": {"steps": 3}}, {"task": None}])
+WRONG = [
+    *({"task": "sums"}, {"task": None}, {"sampling": {"steps": 3}}, {"sampling": {"steps": 3, 0: 1}}),
+    *({"splitter": {"steps": 3}}, {"splitter": {0: 1}}),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_recipe_is_refused_before_it_is_trained(tmp_path, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LaDiRRecipe(**{"output_dir": str(tmp_path), "task": "countdown", **wrong})

@@ -78,6 +78,13 @@ def test_weights_that_make_no_sense_are_refused(prediction_type, weighting, floo
         loss_weights(torch.tensor([0.5]), prediction_type, weighting, floor=floor)
 
 
+@pytest.mark.parametrize("shape", [(2, 0), (2, 3, 0)])
+def test_rows_without_numbers_have_no_error(shape):
+    assert squared_error(torch.zeros(0, 3), torch.ones(0, 3)).shape == (0,)
+    with pytest.raises(ValueError, match="`prediction`.*no mean"):
+        squared_error(torch.zeros(shape), torch.ones(shape))
+
+
 def test_the_variance_term_is_the_divergence_of_the_two_gaussians():
     timesteps = torch.tensor([1, 50, 500, 999])
     x0, _, _, xt = latents(timesteps.tolist())

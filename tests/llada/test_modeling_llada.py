@@ -17,8 +17,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from ldlm_hf import LLaDAConfig, LLaDAForMaskedDiffusion, LLaDAModel
+from ldlm_hf import LLaDAConfig, LLaDAForMaskedDiffusion, LLaDAModel, MaskedLanguageModel
 from tests.llada.published_llada import PUBLISHED, VARIANTS, plain_logits, write_published
+from tests.llada.tiny_llada import tiny_llada
 
 
 SIZES = {
@@ -213,6 +214,16 @@ def test_adapters_train_on_the_projections_that_d1_names(tmp_path):
     loaded = peft.PeftModel.from_pretrained(LLaDAForMaskedDiffusion.from_pretrained(tmp_path), tmp_path / "adapter")
     assert torch.equal(loaded(batch()).logits, changed)
     torch.testing.assert_close(adapted.merge_and_unload()(batch()).logits, changed, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0), (0, 0)])
+def test_batches_without_a_token_are_refused(shape):
+    model, ids = tiny_llada(), torch.zeros(shape, dtype=torch.int64)
+    for inputs in ({"input_ids": ids}, {"inputs_embeds": torch.zeros(*shape, model.config.hidden_size)}):
+        with pytest.raises(ValueError, match=f"`{next(iter(inputs))}` has to hold at least one token"):
+            model(**inputs)
+    with pytest.raises(ValueError, match="`input_ids` has to hold at least one token"):
+        MaskedLanguageModel(model)(ids)
 
 
 def test_writing_from_left_to_right_is_refused():

@@ -160,6 +160,18 @@ def test_the_first_word_of_a_text_is_written_as_inside_of_it(tmp_path):
     assert (result["precision"][0], result["recall"][0], result["f1"][0]) == pytest.approx(expected, abs=1e-5)
 
 
+def test_an_encoder_may_lack_its_pooler_and_nothing_else(encoder, tmp_path):
+    save_tokenizer(str(tmp_path))
+    model = BertModel.from_pretrained(encoder, add_pooling_layer=False)
+    model.save_pretrained(tmp_path)
+    texts = PREDICTIONS, REFERENCES
+    assert bert_scores(*texts, str(tmp_path), 2) == bert_scores(*texts, encoder, 2)
+    weights = {name: value for name, value in model.state_dict().items() if "layer.1.output" not in name}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    with pytest.raises(OSError, match="4 missing weights"):
+        bert_scores(*texts, str(tmp_path), 2)
+
+
 def test_an_encoder_decoder_model_gives_its_encoder(tmp_path):
     save_tokenizer(str(tmp_path))
     torch.manual_seed(0)

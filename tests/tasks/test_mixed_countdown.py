@@ -42,6 +42,13 @@ def test_rows_have_as_many_numbers_as_asked_for_in_turn():
     assert [prompt.count(",") + 1 for prompt in rows["prompt"]] == [2, 3, 3, 4] * 15
 
 
+def test_a_row_far_behind_all_problems_is_found_without_listing_those_before_it():
+    task = MixedCountdown((2, 3, 3), max_number=5, train_size=10**15)
+    assert task.num_problems("train") == 10**15
+    turns = [task.problem("train", 10**15 + turn).prompt.count(",") + 1 for turn in range(3)]
+    assert turns == [3, 3, 2]  # 10 ** 15 leaves a rest of 1
+
+
 def test_rows_are_a_plain_reading_of_the_task_countdown():
     """Row after row: the next problem with so many numbers, and one of its solutions; held-out ones that come again are left out."""
     pattern = (2, 3, 3)

@@ -8,6 +8,7 @@ from ldlm_hf.training import (
     ReproducibleTrainingArguments,
     TimestepBuckets,
     last_complete_checkpoint,
+    merge_recipes,
     read_recipe,
     read_section,
     run_stage,
@@ -44,6 +45,13 @@ def test_a_recipe_that_is_no_mapping_is_refused(tmp_path):
     path.write_text("- a\n- b\n")
     with pytest.raises(ValueError, match="mapping"):
         read_recipe(path)
+
+
+def test_a_mapping_replaces_what_was_no_section_before():
+    base = {"lora": None, "model": "folder", "rl": {"task": "sudoku", "seed": 1}}
+    changes = {"lora": {"r": 4}, "model": {"n_layers": 2}, "rl": {"seed": 2}}
+    merged = {"lora": {"r": 4}, "model": {"n_layers": 2}, "rl": {"task": "sudoku", "seed": 2}}
+    assert merge_recipes(base, changes) == merged
 
 
 def test_a_misspelt_key_is_refused(tmp_path):

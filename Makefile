@@ -27,7 +27,7 @@ quality: .venv/ready
 .venv/ready: setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ldlm_hf needs Python 3.11 or newer, but %s is %d.%d; use: make PYTHON=/path/to/python3.11" % ((sys.executable,) + sys.version_info[:2]))'
 	$(PYTHON) -m venv .venv
-	$(VENV) -m pip install --quiet -c constraints.txt -e '.[train,test,quality,demo]'
+	$(VENV) -m pip install --quiet -c constraints.txt -e '.[train,test,quality,demo,eval]'
 	@# reasoning-gym has a dependency that is built from source; without a compiler its tests are skipped
 	if command -v cc > /dev/null; then $(VENV) -m pip install --quiet -c constraints.txt -e '.[gym]'; fi
 	@touch $@

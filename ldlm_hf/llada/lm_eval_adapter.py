@@ -273,7 +273,7 @@ class MaskedDiffusionLM(LM):
             MaskedDiffusionScheduler(),
             torch.nn.functional.pad(prompts, (0, length), value=model.mask_token_id),
             torch.ones_like(prompts),
-            [length] * rows,
+            [(length,)] * rows,
             None,
             DecodingSettings(length, guidance_scale=self.guidance_scale),
         )

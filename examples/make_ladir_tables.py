@@ -120,9 +120,9 @@ def row_of(arm: str, results: list[dict]) -> dict:
         "by_count": {count: spread([one["by_count"][count] for one in sampled]) for count in sampled[0]["by_count"]},
         "seconds": sum(one["seconds"] for one in sampled) / len(sampled),
         "parameters": {name: stage["parameters"] for name, stage in results[0]["training"].items()},
-        "training": " + ".join(
-            f"{stage['steps']:,} x {stage['batch_size']}" for stage in results[0]["training"].values()
-        ),
+        "training": [
+            {"steps": stage["steps"], "batch_size": stage["batch_size"]} for stage in results[0]["training"].values()
+        ],
         "first_seconds": sum(stage["seconds"] for stage in results[0]["training"].values()),
         "settings": [
             one.get("settings", {"temperature": r["summary"].get("temperature")})

@@ -24,11 +24,11 @@ def add_flow_noise(z0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
 
 
 def flow_target(z0: Tensor, noise: Tensor, t: Tensor, prediction_type: str) -> Tensor:
-    """Return what the network shall predict.
+    """Return what the network shall predict, in the shape of both broadcast.
 
     Args:
         z0 (`Tensor` of shape `(…, length, dim)`): clean latents.
-        noise (`Tensor` of the same shape): the noise in `z_t`.
+        noise (`Tensor` of the same shape, or one that `z0` broadcasts to): the noise in `z_t`.
         t (`Tensor` of shape `(…)`): times in [0, 1].
         prediction_type (`str`): `"flow"` (`eps - z_0`), `"sample"` (`z_0`), `"epsilon"` or `"v_prediction"`
             (`(1 - t) eps - t z_0`).
@@ -39,7 +39,8 @@ def flow_target(z0: Tensor, noise: Tensor, t: Tensor, prediction_type: str) -> T
     check_option("prediction_type", prediction_type, PREDICTION_TYPES)
     _check_latents(t, z0=z0, noise=noise)
     t = _like(t, z0)
-    return {"flow": noise - z0, "sample": z0, "epsilon": noise, "v_prediction": (1 - t) * noise - t * z0}[
+    clean, noise = torch.broadcast_tensors(z0, noise)
+    return {"flow": noise - clean, "sample": clean, "epsilon": noise, "v_prediction": (1 - t) * noise - t * clean}[
         prediction_type
     ]
 

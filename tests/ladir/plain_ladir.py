@@ -66,7 +66,9 @@ def plain_losses(model, question, blocks: list[Tensor], answer: Tensor, times: T
             t = times[b, c]
             noised = (1 - t) * block + t * noise[b, c]
             prediction = plain_prediction(model, question, blocks[:b], noised, t)
-            flow.append((prediction - (noise[b, c] - block)).square().mean())
+            wanted = {"flow": noise[b, c] - block, "sample": block, "epsilon": noise[b, c]}
+            wanted["v_prediction"] = (1 - t) * noise[b, c] - t * block
+            flow.append((prediction - wanted[model.config.prediction_type]).square().mean())
     stops = []
     for b in range(len(blocks)):
         pieces = [question, *(clean_piece(model, latents) for latents in blocks[: b + 1])]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ldlm_hf.ladir.denoising import append_answer, append_block, predict_latents, read_question, roll_out
+from ldlm_hf.ladir.losses import PREDICTION_TYPES
 from ldlm_hf.ladir.modeling_ladir import LaDiRForReasoning
 from tests.ladir.plain_ladir import (
     clean_piece,
@@ -38,10 +39,13 @@ def assert_close(one, other, tolerance=1e-5):
     torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("copies", [1, 3])
-def test_the_packed_pass_equals_separate_passes_in_losses_and_gradients(family, copies):
-    model, batch = tiny_reasoner(family), tiny_batch(copies)
+@pytest.mark.parametrize(
+    ("family", "copies", "prediction_type"),
+    [(family, copies, "flow") for family in FAMILIES for copies in (1, 3)]
+    + [("llama", 3, kind) for kind in PREDICTION_TYPES if kind != "flow"],
+)
+def test_the_packed_pass_equals_separate_passes_in_losses_and_gradients(family, copies, prediction_type):
+    model, batch = tiny_reasoner(family, prediction_type=prediction_type), tiny_batch(copies)
     dropped = torch.tensor([False, True, False])
     output = model(**batch, condition_dropped=dropped)
     output.loss.backward()

@@ -13,16 +13,17 @@ more_stage_1    and taught further in the same way, the control of
 stage_2         and taught further on steps that it generates itself
 
 All see the same problems. What a sampler can be told is chosen on validation problems: for the share of all solutions that as
-many samples of each arm find, temperature and initial noise (`sampled`), and for one right answer, noise and denoising steps
-(`precise`; of the language model, its greedy text). `given_latents` are answers after the true steps (oracle), those of
+many samples of each arm find, temperature and initial noise (`sampled`), and for one right answer, noise, denoising steps and
+guidance (`precise`; of the language model, its greedy text). `given_latents` are answers after the true steps (oracle), those of
 another problem (shuffled) or zeros; they tell whether answers come from latents at all. The sweeps vary one setting of
-`--sweep_arm`: denoising steps, initial noise, and repulsion beside its controls, which are attraction, repulsion between
-different problems, and noise that is as strong.
+`--sweep_arm`: denoising steps, initial noise, trajectories, guidance, and repulsion beside its controls, which are
+attraction, repulsion between different problems, and noise that is as strong.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shlex
 import sys
@@ -61,12 +62,15 @@ STAGES = {
 }
 TEMPERATURES = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6, 2.0)
 NOISES = (0.5, 1.0, 1.5, 2.0, 3.0)
-CAREFUL_NOISES = (0.0, 0.15, 0.3, 0.5)
-CAREFUL_STEPS = (2, 5, 10)
-CAREFUL_TRAJECTORIES = 8  # of each problem, of which nothing but pass@1 is asked
+CAREFUL_NOISES = (0.0, 0.3)
+CAREFUL_STEPS = (5, 10)
+CAREFUL_GUIDANCES = (1.0, 1.5)
+CAREFUL_TRAJECTORIES = 8  # of each problem where there is noise
 SWEEPS = {
     "num_inference_steps": (1, 2, 5, 10, 20, 50),
     "initial_noise_scale": (0.5, 1.0, 1.5, 2.0, 3.0),
+    "num_trajectories": (1, 2, 4, 8, 16, 32, 64),
+    "guidance_scale": (1.0, 1.3, 1.7, 2.5, 4.0),
     "diversity_scale": (0.0, 0.1, 0.3, 0.5, 0.8, 1.0),
 }
 DIVERSITY_CONTROLS = ("repulsion", "attraction", "across_questions", "equal_norm_noise")
@@ -185,26 +189,26 @@ def measure_writer(recipe: LaDiRRecipe, problems: Dataset, validation: Dataset, 
 def tune_reasoner(pipeline: LaDiRPipeline, problems: Dataset, validation: Dataset, args: argparse.Namespace) -> dict:
     """Return what a reasoner's trajectories write with the settings that are best on validation problems, for each purpose.
 
-    For one answer, noise and denoising steps are chosen by pass@1; for many, noise alone, by the solutions found.
+    For one answer, noise, denoising steps and guidance are chosen by pass@1; for many, noise alone, by the solutions found.
     """
 
     def measure(rows: Dataset, noise: float, **sampling) -> dict:
         return measure_reasoner(pipeline, rows, args, initial_noise_scale=noise, **sampling)["sampled"]
 
-    careful = {
-        (noise, steps): measure(validation, noise, num_inference_steps=steps, num_trajectories=CAREFUL_TRAJECTORIES)
-        for noise in CAREFUL_NOISES
-        for steps in CAREFUL_STEPS
-    }
+    def answer_carefully(rows: Dataset, noise: float, steps: int, guidance: float) -> dict:
+        count = CAREFUL_TRAJECTORIES if noise else 1  # without noise all are the same
+        return measure(rows, noise, num_inference_steps=steps, guidance_scale=guidance, num_trajectories=count)
+
+    settings = list(itertools.product(CAREFUL_NOISES, CAREFUL_STEPS, CAREFUL_GUIDANCES))
+    careful = {setting: answer_carefully(validation, *setting) for setting in settings}
     wide = {noise: measure(validation, noise) for noise in NOISES}
-    noise, steps = max(careful, key=lambda setting: careful[setting]["pass@1"])
-    precise = measure(problems, noise, num_inference_steps=steps, num_trajectories=CAREFUL_TRAJECTORIES)
+    precise = answer_carefully(problems, *max(careful, key=lambda setting: careful[setting]["pass@1"]))
     noise = max(NOISES, key=lambda value: wide[value]["share_of_solutions"])
     sampled = measure(problems, noise)
     summary = {"precise": precise["pass@1"], "noise": noise, **summary_of(sampled)}
     tuned = {
         "validation": {str(value): figures for value, figures in wide.items()},
-        "validation_careful": {f"{value} {steps}": figures for (value, steps), figures in careful.items()},
+        "validation_careful": {" ".join(map(str, setting)): figures for setting, figures in careful.items()},
     }
     return {"summary": summary, "precise": precise, "sampled": sampled, **tuned}
 

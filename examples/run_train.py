@@ -72,8 +72,10 @@ def main(arguments: list[str] | None = None) -> None:
         recipe = read_section(MaskedDiffusionRecipe, values)
         run_masked_diffusion(recipe, evaluation, command, args.resume)
     elif system == "d1":
-        del values["system"]
-        train_d1(read_section(D1Recipe, values), args.resume)
+        own = {key: value for key, value in values.items() if key not in ("system", "variants")}  # those are a study's
+        pipeline, _ = train_d1(read_section(D1Recipe, own), args.resume)
+        if args.push_to_hub:
+            print(pipeline.push_to_hub(args.push_to_hub))
         return
     elif system == "ladir":
         del values["system"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from examples import run_train
 from ldlm_hf.d1 import DiffuGRPOConfig
 from ldlm_hf.d1.prompts import TEMPLATES, ask, demonstration_of_s1k
 from ldlm_hf.d1.recipe import D1Recipe, ReinforcementRecipe, train_d1
@@ -52,6 +53,16 @@ def test_all_stages_run_and_a_finished_recipe_is_read_back(tmp_path):
         folder / "model" / "model.safetensors" for folder in (tmp_path / "base" / "model", tmp_path / "sft" / "model")
     ]
     assert len({path.read_bytes() for path in [*weights, tmp_path / "rl" / "model" / "model.safetensors"]}) == 3
+    assert (tmp_path / "pipeline" / "model_index.json").exists()
+
+
+def test_a_recipe_with_variants_for_a_study_is_trained_by_name(tmp_path):
+    size = "{hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 16}"
+    changes = [f"base.model={size}", *("base.train_size=40", "sft.train_size=40", "rl.train_size=4")]
+    for section in ("base.model_training", "sft.model_training", "rl.training"):
+        changes += [f"{section}.{name}={value}".lower() for name, value in QUICK.items()]
+    (path,) = (path for path in RECIPES if path.stem == "sudoku_4x4_skill")
+    run_train.main([str(path), "--output_dir", str(tmp_path), "--override", *changes])
     assert (tmp_path / "pipeline" / "model_index.json").exists()
 
 

@@ -17,7 +17,7 @@ from ldlm_hf.ladir.trainer_language_model import (
     written_problems,
 )
 from ldlm_hf.ladir.trainer_thought_vae import ThoughtVAETrainingArguments
-from ldlm_hf.training import read_recipe, read_section
+from ldlm_hf.training import read_recipe, read_section, recipe_names
 from tests.ladir.tiny_ladir import QUIET, SPLITTER, sums, tiny_lm, tokenizer
 
 
@@ -25,7 +25,13 @@ RECIPES = Path(__file__).parents[2] / "examples" / "recipes" / "ladir"
 
 
 def tiny_recipe(folder, **changes) -> LaDiRRecipe:
-    steps = {"max_steps": 2, "disable_tqdm": True, "use_cpu": True, "per_device_train_batch_size": 4}
+    quick = {
+        "max_steps": 2,
+        "warmup_steps": 0,
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "per_device_train_batch_size": 4,
+    }
     values = read_recipe(RECIPES / "countdown.yaml")
     del values["system"]
     sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -38,7 +44,7 @@ def tiny_recipe(folder, **changes) -> LaDiRRecipe:
         ("reasoner", gate),
         ("rollout", {**gate, "rollout_steps": 2}),
     ):
-        values[f"{section}_training"] = {**steps, **more}
+        values[f"{section}_training"] = {**values[f"{section}_training"], **quick, **more}
     return read_section(LaDiRRecipe, {**values, **changes})
 
 
@@ -105,9 +111,9 @@ def test_a_wrong_recipe_is_refused_before_it_is_trained(tmp_path, wrong):
         LaDiRRecipe(**{"output_dir": str(tmp_path), "task": "countdown", **wrong})
 
 
-@pytest.mark.parametrize("name", ["countdown", "countdown_mixed", "llama_8b_math", "qwen3_8b_math"])
+@pytest.mark.parametrize("name", recipe_names(RECIPES))
 def test_every_shipped_recipe_is_read_to_its_last_key(name, tmp_path):
-    values = read_recipe(RECIPES / f"{name}.yaml")
+    values = read_recipe(RECIPES / name)
     assert values.pop("system") == "ladir"
     recipe = read_section(LaDiRRecipe, values)
     for config, fields in ((ThoughtVAEConfig, recipe.vae), (LaDiRConfig, recipe.reasoner)):

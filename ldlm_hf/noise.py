@@ -27,6 +27,47 @@ def row_generators(seed: int, step: int, first_row: int, num_rows: int) -> list[
 
 
 @checked
+def sample_generators(
+    generator: torch.Generator | list[torch.Generator] | None, num_prompts: int, num_samples: int
+) -> torch.Generator | list[torch.Generator] | None:
+    """Return what the noise of `num_prompts x num_samples` rows is drawn from.
+
+    With one generator a prompt, sample 0 reads it just as a lone sample would, and sample `j > 0` has a new one, whose seed
+    is the j-th integer of a *copy* of it. A sample therefore depends neither on the other prompts nor on `num_samples`, at
+    the start and in every step, and the generators are left as after one sample each.
+
+    Args:
+        generator (`torch.Generator` or a list, *optional*): one for each prompt, or one for each row, which are returned as
+            they are. A single one for several prompts, or `None`, draws all rows at once: a row then depends on its batch.
+        num_prompts (`int`): prompts in the batch.
+        num_samples (`int`): samples of each.
+
+    Raises:
+        ValueError: for another number of generators, or less than one prompt or sample.
+    """
+    check_integer("num_prompts", num_prompts)
+    check_integer("num_samples", num_samples)
+    if isinstance(generator, list) and len(generator) not in (num_prompts, num_prompts * num_samples):
+        raise ValueError(
+            f"`generator` has {len(generator)} generators for {num_prompts} prompts with {num_samples} rows each; give one for "
+            "each prompt or one for each row."
+        )
+    if isinstance(generator, torch.Generator) and num_prompts == 1 and num_samples > 1:
+        generator = [generator]
+    if not isinstance(generator, list) or len(generator) == num_prompts * num_samples:
+        return generator
+    return [one for own in generator for one in (own, *new_generators(_copy(own), num_samples - 1))]
+
+
+def new_generators(source: torch.Generator | None, count: int) -> list[torch.Generator]:
+    """Return generators on the device of `source`, each seeded by the next integer drawn from it (None: torch's own)."""
+    device = torch.device("cpu") if source is None else source.device
+    # One at a time, so that the first seeds are the same however many are drawn.
+    seeds = [torch.randint(2**63 - 1, (), generator=source, device=device).item() for _ in range(count)]
+    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+
+@checked
 def randn_rows(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
     """Return a `(len(generators), *shape)` float32 standard normal tensor, each row from its own generator."""
     _check_any(generators)
@@ -124,6 +165,12 @@ def _check_masking(
 def _check_any(generators: Sequence[torch.Generator | None]) -> None:
     if not generators:
         raise ValueError("`generators` has to hold at least one generator, but is empty.")
+
+
+def _copy(generator: torch.Generator) -> torch.Generator:
+    copied = torch.Generator(generator.device)
+    copied.set_state(generator.get_state())
+    return copied
 
 
 def _mix(value: int) -> int:

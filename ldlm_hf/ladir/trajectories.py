@@ -7,6 +7,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ..arguments import LogitsWatch, check_integer, checked
+from ..noise import new_generators, sample_generators
 from .denoising import append_answer, append_block, predict_latents, read_question
 from .losses import predicted_velocity
 from .modeling_ladir import LaDiRForReasoning
@@ -131,44 +132,20 @@ def trajectory_generators(
 ) -> list[torch.Generator]:
     """Return one generator for each trajectory.
 
-    With one generator a prompt, trajectory 0 reads it just as a lone one would, and trajectory `j > 0` has a new one,
-    whose seed is the j-th integer of a *copy* of it: a trajectory depends neither on the other prompts nor on how many
-    there are.
-
     Args:
-        generator (`torch.Generator` or a list, *optional*): one for each trajectory, which are returned as they are,
-            or one for each prompt. A single one for several prompts, or `None`, gives each row a seed that depends on
-            its place.
+        generator (`torch.Generator` or a list, *optional*): one for each trajectory or each prompt, as
+            [`sample_generators`] takes them. A single one for several prompts, or `None`, gives each trajectory a new one,
+            whose seed depends on its place.
         num_prompts (`int`): prompts in the batch.
         num_trajectories (`int`): trajectories of each.
 
     Raises:
         ValueError: for another number of generators, or less than one prompt or trajectory.
     """
-    check_integer("num_prompts", num_prompts)
     check_integer("num_trajectories", num_trajectories)
-    if isinstance(generator, list) and len(generator) not in (num_prompts, num_prompts * num_trajectories):
-        raise ValueError(
-            f"`generator` has {len(generator)} generators for {num_prompts} prompts with {num_trajectories} trajectories each; "
-            "give one for each prompt or one for each trajectory."
-        )
     if isinstance(generator, torch.Generator) and num_prompts == 1:
         generator = [generator]
-    if not isinstance(generator, list):
-        return _new_generators(generator, num_prompts * num_trajectories)
-    if len(generator) == num_prompts * num_trajectories:
-        return generator
-    return [one for own in generator for one in (own, *_new_generators(_copy(own), num_trajectories - 1))]
-
-
-def _copy(generator: torch.Generator) -> torch.Generator:
-    source = torch.Generator(generator.device)
-    source.set_state(generator.get_state())
-    return source
-
-
-def _new_generators(source: torch.Generator | None, count: int) -> list[torch.Generator]:
-    device = torch.device("cpu") if source is None else source.device
-    # One at a time, so that the first seeds are the same however many are drawn.
-    seeds = [torch.randint(2**63 - 1, (), generator=source, device=device).item() for _ in range(count)]
-    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    generators = sample_generators(generator, num_prompts, num_trajectories)
+    if not isinstance(generators, list):
+        generators = new_generators(generators, num_prompts * num_trajectories)
+    return generators

@@ -26,9 +26,10 @@ from ..arguments import (
     check_text,
     checked,
 )
+from ..noise import sample_generators
 from ..pipeline import ReasoningPipeline, shareable
 from ..tokenization import TOKENIZER_LOCK, check_plain_text, fit_texts
-from .candidates import SELECTIONS, choose_samples, sample_generators
+from .candidates import SELECTIONS, choose_samples
 from .losses import predicted_x0
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
 from .pipeline_inputs import check_guidance, check_noise

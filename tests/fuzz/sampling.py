@@ -9,7 +9,8 @@ from ldlm_hf.d1.estimators import MASK_DRAWS, draw_completion_masking, draw_prom
 from ldlm_hf.ladir.diversity import NORMALIZATIONS, STEP_UNITS, RepulsionGuidance, repulsion
 from ldlm_hf.ladir.selection import choose_trajectories
 from ldlm_hf.ladir.trajectories import trajectory_generators
-from ldlm_hf.ldlm.candidates import SELECTIONS, choose_samples, sample_generators
+from ldlm_hf.ldlm.candidates import SELECTIONS, choose_samples
+from ldlm_hf.noise import sample_generators
 from ldlm_hf.training import TimestepBuckets
 
 from .entry_points import EntryPoint

@@ -5,7 +5,8 @@ import torch
 from diffusers import DDIMScheduler
 
 from ldlm_hf import LatentReasoningPipeline, LatentReasoningPipelineOutput
-from ldlm_hf.ldlm.candidates import choose_samples, sample_generators
+from ldlm_hf.ldlm.candidates import choose_samples
+from ldlm_hf.noise import sample_generators
 from ldlm_hf.voting import majority_vote, minimum_bayes_risk
 from tests.tiny import (
     LATENT_DIM,

@@ -24,14 +24,24 @@ BASELINES = {
     "longer_autoregressive": "than one trained as long",
     "masked_diffusion": "than the masked diffusion model",
 }
-SWEEPS = {
-    "num_inference_steps": ("Denoising steps", "steps a block", "initial noise 1"),
-    "initial_noise_scale": ("Initial noise", "standard deviations", "10 steps"),
+SWEEPS = {  # title, what is varied, and what is not, where it is not as in the pipeline's defaults
+    "num_inference_steps": ("Denoising steps", "steps a block", ""),
+    "initial_noise_scale": ("Initial noise", "standard deviations", ""),
+    "num_trajectories": ("Trajectories", "of each problem", ""),
+    "guidance_scale": ("Guidance", "scale", ""),
     "diversity_scale": (
         "Repulsion between the trajectories of a problem, and its controls",
         "what, and how strong",
-        "10 steps, problems of the most numbers only, as many blocks as those take",
+        "problems of the most numbers only, as many blocks as those take; ",
     ),
+}
+VARIANTS = {  # of stage 1 and its autoencoder: what differs
+    "flow": "predicts the velocity (paper)",
+    "epsilon": "predicts the noise",
+    "v_prediction": "predicts v",
+    "latent_noise_0": "no noise on the autoencoder's latents",
+    "latent_noise_1": "noise of 1.0 on them",
+    "substitution": "three in ten tokens of the autoencoder's input replaced (paper)",
 }
 PASSES = (1, 8, 32)
 SEEDS = 3  # of a row that says nothing of them
@@ -46,13 +56,16 @@ def hand_out_latents(folder: Path, card: Path) -> None:
         return
     first = next(iter(arms.values()))[0]["sampled"]
     table = {arm: row_of(arm, results) for arm, results in arms.items()}
-    sweeps = {name: sweep_of(name, results[0]) for name in SWEEPS if (results := read(folder, name))}
-    commands = [result["command"] for name in (*ARMS, *SWEEPS) for result in read(folder, name)]
+    sweeps = {name: sweep_of(name, results) for name in SWEEPS if (results := read(folder, name))}
+    commands = [result["command"] for name in (*ARMS, *SWEEPS, *VARIANTS) for result in read(folder, name)]
+    variants = {"stage_1": "as above", **VARIANTS}
+    variants = {name: variant_of(what, results) for name, what in variants.items() if (results := read(folder, name))}
     study = {
         "arms": table,
         "ks": [str(k) for k in PASSES if f"pass@{k}" in first],
         "counts": sorted(first["by_count"]),
         "sweeps": sweeps,
+        "variants": list(variants.values()) if len(variants) > 1 else [],
         "num_problems": first["num_problems"],
         "num_samples": first["num_samples"],
         "existing_solutions": first["existing_solutions"],
@@ -103,7 +116,10 @@ def careful_of(results: list[dict]) -> str | None:
     chosen = [result["precise"].get("settings", {}) for result in results]
     if "initial_noise_scale" not in chosen[0]:
         return None
-    return "; ".join(f"noise {one['initial_noise_scale']:g}, {one['num_inference_steps']} steps" for one in chosen)
+    return "; ".join(
+        f"noise {one['initial_noise_scale']:g}, {one['num_inference_steps']} steps, guidance {one.get('guidance_scale', 1):g}"
+        for one in chosen
+    )
 
 
 def row_of(arm: str, results: list[dict]) -> dict:
@@ -140,16 +156,38 @@ def row_of(arm: str, results: list[dict]) -> dict:
     return row
 
 
-def sweep_of(name: str, result: dict) -> dict:
-    """Return the points of a sweep."""
+def sweep_of(name: str, results: list[dict]) -> dict:
+    """Return the points of a sweep, means over the seeds."""
     title, what, fixed = SWEEPS[name]
-    points, first = [], next(iter(result["points"].values()))["sampled"]
-    for value, point in result["points"].items():
-        figures = point["sampled"]
-        label = value.replace("_", " ")
-        points.append({"value": label, "pass_1": figures["pass@1"], "share": figures["share_of_solutions"]})
-    sizes = {key: first[key] for key in ("num_problems", "num_samples")}
-    return {"title": title, "what": what, "arm": ARMS[result["arm"]], "fixed": fixed, "points": points, **sizes}
+    points, first = [], next(iter(results[0]["points"].values()))["sampled"]
+    for value, point in results[0]["points"].items():
+        found = [result["points"][value]["sampled"] for result in results]
+        most = max(
+            (figure for figure in point["sampled"] if figure.startswith("pass@")), key=lambda figure: int(figure[5:])
+        )
+        own = {"pass_1": "pass@1", "any": most, "majority": "majority", "share": "share_of_solutions"}
+        means = {key: sum(one[figure] for one in found) / len(found) for key, figure in own.items()}
+        points.append({"value": value.replace("_", " "), **means})
+    if name != "num_inference_steps":
+        fixed += f"{first['settings']['num_inference_steps']} steps; "
+    sizes = {"num_problems": first["num_problems"], "seeds": len(results)}
+    if name != "num_trajectories":
+        sizes["num_samples"] = first["num_samples"]
+    return {"title": title, "what": what, "arm": ARMS[results[0]["arm"]], "fixed": fixed, "points": points, **sizes}
+
+
+def variant_of(what: str, results: list[dict]) -> dict:
+    """Return what a variant of stage 1 reaches, and how well its autoencoder reads its own latents, means over the seeds."""
+    sampled, vae = [result["sampled"] for result in results], [result["training"]["vae"] for result in results]
+    most = max(k for k in PASSES if f"pass@{k}" in sampled[0])
+    figures = {
+        "precise": [result["precise"]["pass@1"] for result in results],
+        "any": [one[f"pass@{most}"] for one in sampled],
+        "share": [one["share_of_solutions"] for one in sampled],
+        "reconstruction": [one["exact_reconstruction"] for one in vae],
+        "noisy_reconstruction": [one["exact_reconstruction_noise_0.5"] for one in vae],
+    }
+    return {"what": what, "seeds": len(results), **{name: sum(each) / len(each) for name, each in figures.items()}}
 
 
 def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:

@@ -17,7 +17,8 @@ many samples of each arm find, temperature and initial noise (`sampled`), and fo
 guidance (`precise`; of the language model, its greedy text). `given_latents` are answers after the true steps (oracle), those of
 another problem (shuffled) or zeros; they tell whether answers come from latents at all. The sweeps vary one setting of
 `--sweep_arm`: denoising steps, initial noise, trajectories, guidance, and repulsion beside its controls, which are
-attraction, repulsion between different problems, and noise that is as strong.
+attraction, repulsion between different problems, and noise that is as strong. A variant is stage 1, and the autoencoder
+under it, with the changes that the recipe lists under its name.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from ladir_masked_diffusion import measure_masked_writer, train_masked_writer
 from transformers import AutoModelForCausalLM
 
 from ldlm_hf import LaDiRPipeline
+from ldlm_hf.arguments import check_option
 from ldlm_hf.evaluation import environment, write_results
 from ldlm_hf.ladir.block_splitter import BlockSplitter
 from ldlm_hf.ladir.diversity import repulsion
@@ -48,7 +50,7 @@ from ldlm_hf.ladir.solution_figures import solution_figures, thought_figures
 from ldlm_hf.ladir.text_sampling import write_continuations, write_from_latents
 from ldlm_hf.loading import load_complete, load_tokenizer
 from ldlm_hf.noise import row_generators
-from ldlm_hf.training import read_recipe, read_section
+from ldlm_hf.training import merge_recipes, read_recipe, read_section
 
 
 RECIPE = Path(__file__).parent / "recipes" / "ladir" / "countdown_mixed.yaml"
@@ -84,7 +86,10 @@ def main(arguments: list[str] | None = None) -> None:
     command = shlex.join(["python", "examples/run_ladir_study.py", *arguments])
     torch.set_num_threads(args.threads)
     values = read_recipe(args.recipe, args.override)
+    variants = values.pop("variants", {})
     values.pop("system")
+    for name in args.variants:
+        check_option("variants", name, tuple(variants))
     for seed in args.seeds:
         own = {**values, "seed": seed, "output_dir": str(args.runs / f"seed-{seed}")}
         recipe = read_section(LaDiRRecipe, own)
@@ -94,6 +99,12 @@ def main(arguments: list[str] | None = None) -> None:
             run_once(
                 args, f"{sweep}-{seed}", command, lambda sweep=sweep, recipe=recipe: run_sweep(sweep, recipe, args)
             )
+        for name in args.variants:
+            train_stages(recipe, resume=True, last="language_model")  # the same for all
+            ready = {"pretrained_lm": str(recipe.folder("language_model") / "model")}
+            changed = {**merge_recipes(own, variants[name]), **ready, "output_dir": f"{recipe.output_dir}-{name}"}
+            variant = read_section(LaDiRRecipe, changed)
+            run_once(args, f"{name}-{seed}", command, lambda variant=variant: run_arm("stage_1", variant, args))
     print(table(args.results, args.arms))
 
 
@@ -104,6 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="*", default=list(STAGES), choices=STAGES)
     parser.add_argument("--sweeps", nargs="*", default=list(SWEEPS), choices=SWEEPS)
+    parser.add_argument("--variants", nargs="*", default=[], help="names under the recipe's `variants`")
     parser.add_argument("--sweep_arm", default="stage_2", choices=list(STAGES)[3:], help="whose setting is varied")
     parser.add_argument("--results", type=Path, default=Path("results/ladir/countdown"), help="where the files go")
     parser.add_argument("--runs", type=Path, default=Path("runs/ladir-study"), help="where the models go")
@@ -267,7 +279,8 @@ def run_sweep(sweep: str, recipe: LaDiRRecipe, args: argparse.Namespace) -> dict
                 push = ControlledPush(control, value, args.num_trajectories)
                 forced = {"min_blocks": size - 1, "max_blocks": size - 1, "callback_on_step_end": push}
                 point = measure_reasoner(pipeline, problems, args, **forced)
-                point["sampled"]["settings"] = {"diversity_scale": value, "control": control}
+                own = {"diversity_scale": value, "control": control}
+                point["sampled"]["settings"] = {"num_inference_steps": args.num_inference_steps, **own}
                 points[f"{control} {value}"] = point
     summary = {name: {key: point["summary"][key] for key in ("pass@1", "share")} for name, point in points.items()}
     return {"sweep": sweep, "arm": args.sweep_arm, "summary": summary, "points": points}

@@ -62,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.dataset is not None and args.task is None:
         values.pop("task", None)
     evaluation = values.pop("evaluation", {})
+    values.pop("variants", None)  # those are a study's
     command = shlex.join(["python", "examples/run_train.py", *arguments])
     system = values.get("system", "latent_diffusion")
     if system == "latent_diffusion":
@@ -72,8 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
         recipe = read_section(MaskedDiffusionRecipe, values)
         run_masked_diffusion(recipe, evaluation, command, args.resume)
     elif system == "d1":
-        own = {key: value for key, value in values.items() if key not in ("system", "variants")}  # those are a study's
-        pipeline, _ = train_d1(read_section(D1Recipe, own), args.resume)
+        del values["system"]
+        pipeline, _ = train_d1(read_section(D1Recipe, values), args.resume)
         if args.push_to_hub:
             print(pipeline.push_to_hub(args.push_to_hub))
         return

@@ -17,7 +17,7 @@ from ldlm_hf.ladir.trainer_language_model import (
     written_problems,
 )
 from ldlm_hf.ladir.trainer_thought_vae import ThoughtVAETrainingArguments
-from ldlm_hf.training import read_recipe, read_section, recipe_names
+from ldlm_hf.training import merge_recipes, read_recipe, read_section, recipe_names
 from tests.ladir.tiny_ladir import QUIET, SPLITTER, sums, tiny_lm, tokenizer
 
 
@@ -115,6 +115,9 @@ def test_a_wrong_recipe_is_refused_before_it_is_trained(tmp_path, wrong):
 def test_every_shipped_recipe_is_read_to_its_last_key(name, tmp_path):
     values = read_recipe(RECIPES / name)
     assert values.pop("system") == "ladir"
+    variants = values.pop("variants", {})  # for `run_ladir_study.py`
+    for changes in variants.values():
+        read_section(LaDiRRecipe, merge_recipes(values, changes))
     recipe = read_section(LaDiRRecipe, values)
     for config, fields in ((ThoughtVAEConfig, recipe.vae), (LaDiRConfig, recipe.reasoner)):
         assert set(fields) <= set(config.__dataclass_fields__)

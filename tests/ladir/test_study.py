@@ -76,6 +76,20 @@ def test_every_arm_is_measured_once(tmp_path, one_thread, capsys):
     assert {path: path.stat().st_mtime for path in (tmp_path / "results").iterdir()} == before
 
 
+def test_a_variant_of_stage_one_stands_on_the_same_language_model(tmp_path, one_thread):
+    own = [*arguments(tmp_path), "variants={flow: {reasoner: {prediction_type: flow}}}"]
+    run_ladir_study.main([*own, "--arms", "--sweeps", "--variants", "flow"])
+    (path,) = (tmp_path / "results").iterdir()
+    result = json.loads(path.read_text())
+    runs = tmp_path / "runs"
+    assert path.stem == "flow-0"
+    assert result["training"]["language_model"]["pretrained"] == str(runs / "seed-0" / "language_model" / "model")
+    saved = json.loads((runs / "seed-0-flow" / "reasoner" / "model" / "config.json").read_text())
+    assert saved["prediction_type"] == "flow"
+    with pytest.raises(ValueError, match="variants.*epsilon"):
+        run_ladir_study.main([*own, "--arms", "--sweeps", "--variants", "epsilon"])
+
+
 def test_an_arm_without_its_section_is_refused(tmp_path, one_thread):
     with pytest.raises(ValueError, match="continued_training"):
         run_ladir_study.main([*arguments(tmp_path), "continued_training={}", "--arms", "more_stage_1", "--sweeps"])

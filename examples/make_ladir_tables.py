@@ -11,6 +11,7 @@ from ldlm_hf.evaluation import write_results
 from ldlm_hf.plots import plot_accuracy
 
 
+STUDIES = {"countdown_2_to_4": "Two, three or four numbers", "countdown": "Two or three numbers"}
 ARMS = {
     "autoregressive": "language model, writes its steps",
     "longer_autoregressive": "language model, trained as long as the reasoner and all it stands on",
@@ -49,23 +50,42 @@ MARGIN = 2.0  # standard errors of a difference that is called one
 
 
 def hand_out_latents(folder: Path, card: Path) -> None:
-    """Write the study in a folder into the results of a card, and draw its sweep over denoising steps."""
-    arms = {arm: read(folder, arm) for arm in ARMS}
-    arms = {arm: results for arm, results in arms.items() if results}
-    if not arms or not (card / "results").is_dir():
+    """Write the studies in a folder into the results of a card, and draw their sweeps over denoising steps."""
+    if not (card / "results").is_dir():
         return
+    studies = {name: study for name, title in STUDIES.items() if (study := study_of(folder / name, title))}
+    speed = folder / "speed.json"
+    own = {"ladir_speed": json.loads(speed.read_text())["ladir_speed"]} if speed.exists() else {}
+    figures = {}
+    for name, study in studies.items():
+        if "num_inference_steps" in study["sweeps"]:
+            path = f"figures/steps_{name}.png"
+            (card / "figures").mkdir(exist_ok=True)
+            plot_accuracy(steps_curve(study["sweeps"]["num_inference_steps"]), card / path)
+            title = f"{study['title']}: one trajectory's accuracy, and the share of solutions found by all"
+            figures[f"{title}, against denoising steps"] = path
+    write_results(card / "results" / "study.json", {"ladir_studies": studies, "figures": figures, **own})
+
+
+def study_of(folder: Path, title: str) -> dict | None:
+    """Return what a card says of a study, if there is one in the folder."""
+    arms = {arm: results for arm in ARMS if (results := read(folder, arm))}
+    if not arms:
+        return None
     first = next(iter(arms.values()))[0]["sampled"]
     table = {arm: row_of(arm, results) for arm, results in arms.items()}
     sweeps = {name: sweep_of(name, results) for name in SWEEPS if (results := read(folder, name))}
     commands = [result["command"] for name in (*ARMS, *SWEEPS, *VARIANTS) for result in read(folder, name)]
     variants = {"stage_1": "as above", **VARIANTS}
     variants = {name: variant_of(what, results) for name, what in variants.items() if (results := read(folder, name))}
-    study = {
+    return {
+        "title": title,
         "arms": table,
         "ks": [str(k) for k in PASSES if f"pass@{k}" in first],
         "counts": sorted(first["by_count"]),
         "sweeps": sweeps,
         "variants": list(variants.values()) if len(variants) > 1 else [],
+        "verdicts": verdicts(table, sweeps),
         "num_problems": first["num_problems"],
         "num_samples": first["num_samples"],
         "existing_solutions": first["existing_solutions"],
@@ -77,28 +97,20 @@ def hand_out_latents(folder: Path, card: Path) -> None:
         },
         "commands": list(dict.fromkeys(commands)),
     }
-    speed = folder.parent / "speed.json"
-    own = {"ladir_speed": json.loads(speed.read_text())["ladir_speed"]} if speed.exists() else {}
-    figures = {}
-    if "num_inference_steps" in sweeps:
-        (card / "figures").mkdir(exist_ok=True)
-        sweep = sweeps["num_inference_steps"]
-        curve = [
-            {
-                "num_inference_steps": int(point["value"]),
-                "answer_accuracy": point[figure],
-                "num_problems": sweep["num_problems"],
-                "scheduler": label,
-            }
-            for figure, label in (("pass_1", "pass@1"), ("share", "share of all solutions found"))
-            for point in sweep["points"]
-        ]
-        plot_accuracy(curve, card / "figures" / "steps.png")
-        figures["Accuracy of one trajectory, and share of solutions found by all, against denoising steps"] = (
-            "figures/steps.png"
-        )
-    results = {"ladir_study": study, "verdicts": verdicts(table, sweeps), "figures": figures, **own}
-    write_results(card / "results" / "study.json", results)
+
+
+def steps_curve(sweep: dict) -> list[dict]:
+    """Return the points of a sweep over denoising steps as `plot_accuracy` takes them."""
+    return [
+        {
+            "num_inference_steps": int(point["value"]),
+            "answer_accuracy": point[figure],
+            "num_problems": sweep["num_problems"],
+            "scheduler": label,
+        }
+        for figure, label in (("pass_1", "pass@1"), ("share", "share of all solutions found"))
+        for point in sweep["points"]
+    ]
 
 
 def read(folder: Path, name: str) -> list[dict]:
@@ -165,7 +177,7 @@ def sweep_of(name: str, results: list[dict]) -> dict:
         most = max(
             (figure for figure in point["sampled"] if figure.startswith("pass@")), key=lambda figure: int(figure[5:])
         )
-        own = {"pass_1": "pass@1", "any": most, "majority": "majority", "share": "share_of_solutions"}
+        own = {"pass_1": "pass@1", "any": most, "share": "share_of_solutions"}
         means = {key: sum(one[figure] for one in found) / len(found) for key, figure in own.items()}
         points.append({"value": value.replace("_", " "), **means})
     if name != "num_inference_steps":

@@ -50,7 +50,7 @@ def main() -> None:
     hand_out_speed(ROOT / "results" / "llada" / "benchmark.json", cards)
     hand_out_baselines(ROOT / "results" / "llada" / "results", cards)
     hand_out_reinforcement(ROOT / "results" / "d1", cards / "d1-sudoku-4x4")
-    hand_out_latents(ROOT / "results" / "ladir" / "countdown", cards / "ladir-countdown")
+    hand_out_latents(ROOT / "results" / "ladir", cards / "ladir-countdown")
     hand_out_votes(ROOT / "results" / "hex", cards / "hex-voting")
     for card in shipped(cards):
         write_model_card(load_results(card / "results"), card / "README.md")

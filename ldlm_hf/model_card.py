@@ -26,8 +26,8 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
   tokens_per_second, speedup}], machine, command}: of masked diffusion
 * `reinforcement` {study: {rows {arm: {name, seeds, greedy_solved {mean, standard_error, values}, …}}, recipe, commands}}: of
   reinforced models, see `examples/run_d1_study.py`; `grpo_signal` and `grpo_speed`, see `measure_grpo_signal.py` and `run_d1_benchmark.py`
-* `ladir_study` {arms {arm: {name, seeds, precise, passes, share, …}}, sweeps, …}, `verdicts` {claim: sentence}, `ladir_speed`: of
-  latent reasoners in blocks, see `examples/run_ladir_study.py` and `run_ladir_benchmark.py`
+* `ladir_studies` {name: {title, arms {arm: {name, seeds, precise, passes, share, …}}, sweeps, variants, verdicts {claim: sentence},
+  …}}, `ladir_speed`: of latent reasoners in blocks, see `examples/run_ladir_study.py` and `run_ladir_benchmark.py`
 * `studies` {name: {title, rows, gate, single_paths, curve, work, num_problems, command}}, `hex_speed`, `paper_tables` {recipe: {row:
   published accuracy}}, `paper_rows`: of votes, see `examples/run_hex_study.py` and `run_hex_benchmark.py`
 * `paper_size` {rows[{conditioning, num_layers, mode, precision, samples_per_second, share_of_matrix_rate}], hidden_size,
@@ -211,7 +211,7 @@ def _with_defaults(results: dict) -> dict:
             "reinforcement",
             "grpo_signal",
             "grpo_speed",
-            "ladir_study",
+            "ladir_studies",
             "ladir_speed",
             "environments",
         ),

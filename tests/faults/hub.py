@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import sys
@@ -36,7 +35,7 @@ from ldlm_hf import (
 )
 from tests.fake_hub import Fault, Repository
 from tests.faults.malicious_repositories import weights
-from tests.faults.report import Case, write_report
+from tests.faults.report import Case, make_parser, write_report
 from tests.ladir.tiny_ladir import tiny_pipeline as tiny_ladir_pipeline
 from tests.ladir.tiny_ladir import tiny_reasoner
 from tests.llada.tiny_llada import tiny_llada, tiny_masked_pipeline
@@ -315,19 +314,10 @@ def _put(files: dict[str, bytes]) -> None:
     HUB.repositories.setdefault(NAME, Repository()).files = dict(files)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.hub", description=__doc__)
-    parser.add_argument("--count", type=int, default=400, help="cases, out of all troubles")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--classes", nargs="*", help="names of models and pipelines; all by default")
-    parser.add_argument("--output", type=Path, default=Path("results/faults/hub.json"))
-    return parser
-
-
 def main() -> int:
     """Run the campaign and write its report."""
-    parser = make_parser()
+    parser = make_parser("hub", __doc__.splitlines()[0], count=400)  # out of all troubles
+    parser.add_argument("--classes", nargs="*", help="names of models and pipelines; all by default")
     args = parser.parse_args()
     classes = tuple(cls for cls in MAKERS if args.classes is None or cls.__name__ in args.classes)
     start = time.perf_counter()

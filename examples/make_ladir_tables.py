@@ -19,6 +19,7 @@ ARMS = {
     "stage_1": "latent reasoner, stage 1",
     "more_stage_1": "and more of stage 1",
     "stage_2": "and stage 2 instead",
+    "longer_stage_1": "stage 1 for longer, from the top of its schedule again",
 }
 BASELINES = {
     "autoregressive": "than the language model it starts from",

@@ -9,8 +9,9 @@ autoregressive  the language model that VAE and reasoner start from
 longer_autoregressive  the same for as many steps as take as long as language model, VAE and stage 1 together
 masked_diffusion  a masked diffusion language model of its size that writes the same, after as many steps as the longer one
 stage_1         the reasoner, taught on true steps
-more_stage_1    and taught further in the same way, the control of
-stage_2         and taught further on steps that it generates itself
+longer_stage_1  and taught on for `--restart_steps` from the top of the learning rate's schedule
+more_stage_1    stage 1 taught further for as many seconds as stage 2 takes, the control of
+stage_2         stage 1 taught further on steps that it generates itself
 
 All see the same problems. What a sampler can be told is chosen on validation problems: for the share of all solutions that as
 many samples of each arm find, temperature and initial noise (`sampled`), and for one right answer, noise, denoising steps and
@@ -31,6 +32,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from time import perf_counter
 
 import torch
@@ -59,6 +61,7 @@ STAGES = {
     "longer_autoregressive": "language_model",
     "masked_diffusion": "language_model",
     "stage_1": "reasoner",
+    "longer_stage_1": "continued",
     "more_stage_1": "continued",
     "stage_2": "rollout",
 }
@@ -120,6 +123,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=Path("results/ladir/countdown"), help="where the files go")
     parser.add_argument("--runs", type=Path, default=Path("runs/ladir-study"), help="where the models go")
     parser.add_argument("--longer_steps", type=int, default=4000, help="of longer_autoregressive and masked_diffusion")
+    parser.add_argument("--restart_steps", type=int, default=3000, help="of longer_stage_1, after those of stage 1")
     parser.add_argument("--num_problems", type=int, default=200, help="held-out problems")
     parser.add_argument("--num_trajectories", type=int, default=32, help="samples of each")
     parser.add_argument("--num_inference_steps", type=int, default=2, help="denoising steps, but in their sweep")
@@ -150,6 +154,15 @@ def run_arm(arm: str, recipe: LaDiRRecipe, args: argparse.Namespace) -> dict:
     if arm == "longer_autoregressive":
         longer = {**recipe.language_model_training, "max_steps": args.longer_steps}
         recipe = replace(recipe, output_dir=f"{recipe.output_dir}-longer", language_model_training=longer)
+    if arm == "longer_stage_1":
+        train_stages(recipe, resume=True, last="reasoner")
+        start = Path(recipe.output_dir)
+        longer = {**recipe.reasoner_training, "max_steps": args.restart_steps}
+        recipe = replace(recipe, output_dir=f"{recipe.output_dir}-restarted", continued_training=longer)
+        if not Path(recipe.output_dir).exists():
+            copy = f"{recipe.output_dir}-copy"
+            copytree(start, copy, ignore=ignore_patterns("checkpoint-*", "continued", "rollout"), dirs_exist_ok=True)
+            Path(copy).rename(recipe.output_dir)  # there as a whole or not at all
     problems, validation = held_out("test", recipe, args), held_out("validation", recipe, args)
     if arm == "masked_diffusion":
         pipeline, records = train_masked_writer(recipe, args.longer_steps)

@@ -42,6 +42,8 @@ def arguments(folder) -> list[str]:
         "0",
         "--longer_steps",
         "2",
+        "--restart_steps",
+        "2",
         "--num_problems",
         "8",
         "--num_trajectories",
@@ -58,7 +60,7 @@ def test_every_arm_is_measured_once(tmp_path, one_thread, capsys):
     run_ladir_study.main([*own, "--sweeps", "initial_noise_scale"])
     results = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").iterdir()}
     assert set(results) == {f"{arm}-0" for arm in (*run_ladir_study.STAGES, "initial_noise_scale")}
-    for arm in ("stage_1", "more_stage_1", "stage_2"):
+    for arm in ("stage_1", "longer_stage_1", "more_stage_1", "stage_2"):
         assert set(results[f"{arm}-0"]["given_latents"]) == {"oracle", "shuffled", "zero"}
         assert results[f"{arm}-0"]["training"]["reasoner"]["steps"] == 1
     assert results["autoregressive-0"]["summary"]["temperature"] in run_ladir_study.TEMPERATURES
@@ -66,6 +68,8 @@ def test_every_arm_is_measured_once(tmp_path, one_thread, capsys):
         results[f"{arm}-0"]["training"]["language_model"]["steps"]
         for arm in ("autoregressive", "longer_autoregressive")
     ]
+    assert steps == [1, 2]
+    steps = [results[f"{arm}-0"]["training"]["continued"]["steps"] for arm in ("more_stage_1", "longer_stage_1")]
     assert steps == [1, 2]
     masked = results["masked_diffusion-0"]
     assert masked["training"]["model"]["steps"] == 2

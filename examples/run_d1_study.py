@@ -25,6 +25,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from time import time
 
+from matmul_precision import add_matmul_precision, set_matmul_precision
+
 from ldlm_hf.d1 import DiffuGRPOConfig
 from ldlm_hf.d1.recipe import D1Recipe, train_d1
 from ldlm_hf.d1.styles import style_figures
@@ -44,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the arms that the command line names and print a table."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = make_parser().parse_args(arguments)
+    set_matmul_precision(args.matmul_precision)
     command = shlex.join(["python", "examples/run_d1_study.py", *arguments])
     values = read_recipe(args.recipe, args.override)
     values.pop("system")
@@ -69,6 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=Path, default=Path("runs/d1-elicitation"), help="where the models go")
     parser.add_argument("--num_problems", type=int, default=384, help="held-out puzzles of each evaluation")
     parser.add_argument("--override", nargs="*", default=[], metavar="section.key=value", help="change the recipe")
+    add_matmul_precision(parser)
     return parser
 
 

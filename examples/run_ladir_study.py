@@ -39,6 +39,7 @@ import torch
 from datasets import Dataset
 from diffusers.utils.torch_utils import randn_tensor
 from ladir_masked_diffusion import measure_masked_writer, train_masked_writer
+from matmul_precision import add_matmul_precision, set_matmul_precision
 from transformers import AutoModelForCausalLM
 
 from ldlm_hf import LaDiRPipeline
@@ -88,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = make_parser().parse_args(arguments)
     command = shlex.join(["python", "examples/run_ladir_study.py", *arguments])
     torch.set_num_threads(args.threads)
-    torch.set_float32_matmul_precision(args.matmul_precision)
+    set_matmul_precision(args.matmul_precision)
     values = read_recipe(args.recipe, args.override)
     variants = values.pop("variants", {})
     values.pop("system")
@@ -129,9 +130,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_trajectories", type=int, default=32, help="samples of each")
     parser.add_argument("--num_inference_steps", type=int, default=2, help="denoising steps, but in their sweep")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--matmul_precision", default="highest", help="torch's; medium is faster where the CPU has AMX"
-    )
+    add_matmul_precision(parser)
     parser.add_argument("--override", nargs="*", default=[], metavar="section.key=value", help="change the recipe")
     return parser
 

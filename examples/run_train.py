@@ -22,6 +22,7 @@ from pathlib import Path
 
 import run_evaluate  # beside this script
 from datasets import Dataset
+from matmul_precision import add_matmul_precision, set_matmul_precision
 
 from ldlm_hf import LatentReasoningPipeline, get_task
 from ldlm_hf.d1.recipe import D1Recipe, train_d1
@@ -55,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the recipe that the command line names."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = make_parser().parse_args(arguments)
+    set_matmul_precision(args.matmul_precision)
     values = read_recipe(args.recipe, args.override, args.preset)
     for name in ("output_dir", "report_to", "task", "dataset"):
         if getattr(args, name) is not None:
@@ -102,6 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", help="in place of the recipe's; with --dataset: whose prompts and answers it holds")
     parser.add_argument("--report_to", help="any tracker of the Trainer")
     parser.add_argument("--push_to_hub", metavar="user/name", help="push the pipeline or the baseline when done")
+    add_matmul_precision(parser)
     return parser
 
 

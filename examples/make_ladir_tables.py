@@ -181,7 +181,7 @@ def sweep_of(name: str, results: list[dict]) -> dict:
         own = {"pass_1": "pass@1", "any": most, "share": "share_of_solutions"}
         means = {key: sum(one[figure] for one in found) / len(found) for key, figure in own.items()}
         points.append({"value": value.replace("_", " "), **means})
-    if name != "num_inference_steps":
+    if name != "num_inference_steps" and "num_inference_steps" in first["settings"]:
         fixed += f"{first['settings']['num_inference_steps']} steps; "
     sizes = {"num_problems": first["num_problems"], "seeds": len(results)}
     if name != "num_trajectories":

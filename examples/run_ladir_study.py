@@ -56,7 +56,7 @@ from ldlm_hf.noise import row_generators
 from ldlm_hf.training import merge_recipes, read_recipe, read_section
 
 
-RECIPE = Path(__file__).parent / "recipes" / "ladir" / "countdown_mixed.yaml"
+RECIPE = Path(__file__).parent / "recipes" / "ladir" / "countdown_2_to_4.yaml"
 STAGES = {
     "autoregressive": "language_model",
     "longer_autoregressive": "language_model",
@@ -122,8 +122,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sweeps", nargs="*", default=list(SWEEPS), choices=SWEEPS)
     parser.add_argument("--variants", nargs="*", default=[], help="names under the recipe's `variants`")
     parser.add_argument("--sweep_arm", default="stage_2", choices=list(STAGES)[3:], help="whose setting is varied")
-    parser.add_argument("--results", type=Path, default=Path("results/ladir/countdown"), help="where the files go")
-    parser.add_argument("--runs", type=Path, default=Path("runs/ladir-study"), help="where the models go")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results/ladir/countdown_2_to_4"), help="where the files go"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/ladir-2-to-4"), help="where the models go")
     parser.add_argument("--longer_steps", type=int, default=4000, help="of longer_autoregressive and masked_diffusion")
     parser.add_argument("--restart_steps", type=int, default=3000, help="of longer_stage_1, after those of stage 1")
     parser.add_argument("--num_problems", type=int, default=200, help="held-out problems")

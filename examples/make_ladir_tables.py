@@ -152,7 +152,7 @@ def row_of(arm: str, results: list[dict]) -> dict:
         "training": [
             {"steps": stage["steps"], "batch_size": stage["batch_size"]} for stage in results[0]["training"].values()
         ],
-        "first_seconds": sum(stage["seconds"] for stage in results[0]["training"].values()),
+        "least_seconds": min(sum(stage["seconds"] for stage in one["training"].values()) for one in results),
         "settings": [
             one.get("settings", {"temperature": r["summary"].get("temperature")})
             for one, r in zip(sampled, results, strict=True)

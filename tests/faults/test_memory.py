@@ -32,8 +32,9 @@ def test_an_object_a_call_is_found():
 
 def test_memory_outside_of_python_objects_is_found():
     kept = []
-    grown = growth(lambda number: kept.append(b"x" * MOST_BYTES), 1, 8)
-    assert grown.tensors == 0 and grown.bytes > 7 * MOST_BYTES and not grown.is_flat
+    grown = growth(lambda number: kept.append(b"x" * (8 * MOST_BYTES)), 1, 8)
+    assert grown.tensors == 0 and not grown.is_flat
+    assert grown.bytes > 48 * MOST_BYTES  # of 64; the process may give some of its own back meanwhile
 
 
 def test_what_a_call_frees_does_not_count():

@@ -36,6 +36,11 @@ SWEEPS = {  # title, what is varied, and what is not, where it is not as in the 
         "what, and how strong",
         "problems of the most numbers only, as many blocks as those take; ",
     ),
+    "given_steps": (
+        "True steps in place of the first ones",
+        "steps given",
+        "problems of the most numbers only, as many blocks as those take; ",
+    ),
 }
 VARIANTS = {  # of stage 1 and its autoencoder: what differs
     "flow": "predicts the velocity (paper)",

@@ -18,7 +18,8 @@ many samples of each arm find, temperature and initial noise (`sampled`), and fo
 guidance (`precise`; of the language model, its greedy text). `given_latents` are answers after the true steps (oracle), those of
 another problem (shuffled) or zeros; they tell whether answers come from latents at all. The sweeps vary one setting of
 `--sweep_arm`: denoising steps, initial noise, trajectories, guidance, and repulsion beside its controls, which are
-attraction, repulsion between different problems, and noise that is as strong. A variant is stage 1, and the autoencoder
+attraction, repulsion between different problems, and noise that is as strong; the last puts true steps in place of the
+first ones, which tells where problems of the most steps go wrong. A variant is stage 1, and the autoencoder
 under it, with the changes that the recipe lists under its name.
 """
 
@@ -29,7 +30,7 @@ import itertools
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, ignore_patterns
@@ -37,16 +38,16 @@ from time import perf_counter
 
 import torch
 from datasets import Dataset
-from diffusers.utils.torch_utils import randn_tensor
+from ladir_controls import ControlledPush, GivenSteps
 from ladir_masked_diffusion import measure_masked_writer, train_masked_writer
 from matmul_precision import add_matmul_precision, set_matmul_precision
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from ldlm_hf import LaDiRPipeline
 from ldlm_hf.arguments import check_option
 from ldlm_hf.evaluation import environment, write_results
 from ldlm_hf.ladir.block_splitter import BlockSplitter
-from ldlm_hf.ladir.diversity import repulsion
 from ldlm_hf.ladir.recipe import LaDiRRecipe, make_pipeline, train_stages
 from ldlm_hf.ladir.reconstruction import tokenize_blocks
 from ldlm_hf.ladir.solution_figures import solution_figures, thought_figures
@@ -78,7 +79,9 @@ SWEEPS = {
     "num_trajectories": (1, 2, 4, 8, 16, 32, 64),
     "guidance_scale": (1.0, 1.3, 1.7, 2.5, 4.0),
     "diversity_scale": (0.0, 0.1, 0.3, 0.5, 0.8, 1.0),
+    "given_steps": (),  # as many as there are
 }
+FORCED_SWEEPS = ("diversity_scale", "given_steps")
 DIVERSITY_CONTROLS = ("repulsion", "attraction", "across_questions", "equal_norm_noise")
 ROWS_AT_A_TIME = 512  # trajectories or samples
 
@@ -163,7 +166,7 @@ def run_arm(arm: str, recipe: LaDiRRecipe, args: argparse.Namespace) -> dict:
         train_stages(recipe, resume=True, last="reasoner")
         start = Path(recipe.output_dir)
         longer = {**recipe.reasoner_training, "max_steps": args.restart_steps}
-        recipe = replace(recipe, output_dir=f"{recipe.output_dir}-restarted", continued_training=longer)
+        recipe = replace(restarted(recipe), continued_training=longer)
         if not Path(recipe.output_dir).exists():
             copy = f"{recipe.output_dir}-copy"
             copytree(start, copy, ignore=ignore_patterns("checkpoint-*", "continued", "rollout"), dirs_exist_ok=True)
@@ -182,6 +185,11 @@ def run_arm(arm: str, recipe: LaDiRRecipe, args: argparse.Namespace) -> dict:
         measured = tune_reasoner(pipeline, problems, validation, args)
         measured["given_latents"] = measure_given_latents(pipeline, problems, recipe)
     return {"arm": arm, **measured, "training": without_logs(records), "log": records[STAGES[arm]].get("log")}
+
+
+def restarted(recipe: LaDiRRecipe) -> LaDiRRecipe:
+    """Return the recipe with the folder of `longer_stage_1`."""
+    return replace(recipe, output_dir=f"{recipe.output_dir}-restarted")
 
 
 def without_logs(records: dict[str, dict]) -> dict[str, dict]:
@@ -264,11 +272,7 @@ def measure_reasoner(pipeline: LaDiRPipeline, problems: Dataset, args: argparse.
 
 def measure_given_latents(pipeline: LaDiRPipeline, problems: Dataset, recipe: LaDiRRecipe) -> dict:
     """Return how often answers are right after true steps, the steps of the next problem of as many, and zeros."""
-    splitter, prompts = BlockSplitter(**recipe.splitter), problems["prompt"][:]
-    oracle = []
-    for target, answer in zip(problems["target"], problems["answer"], strict=True):
-        tokens = tokenize_blocks(pipeline.tokenizer, splitter.split_target(target, answer)[0])
-        oracle.append(pipeline.vae.encode(tokens["input_ids"], tokens["attention_mask"]).detach())
+    prompts, oracle = problems["prompt"][:], true_latents(pipeline, problems, recipe)
     alike = [[i for i, other in enumerate(oracle) if len(other) == len(own)] for own in oracle]
     shuffled = [oracle[places[(places.index(i) + 1) % len(places)]] for i, places in enumerate(alike)]
     given = {"oracle": oracle, "shuffled": shuffled, "zero": [torch.zeros_like(blocks) for blocks in oracle]}
@@ -282,59 +286,50 @@ def measure_given_latents(pipeline: LaDiRPipeline, problems: Dataset, recipe: La
     }
 
 
+def true_latents(pipeline: LaDiRPipeline, problems: Dataset, recipe: LaDiRRecipe) -> list[Tensor]:
+    """Return the latents of each problem's true steps, `(blocks, latents_per_block, latent_dim)`."""
+    splitter, latents = BlockSplitter(**recipe.splitter), []
+    for target, answer in zip(problems["target"], problems["answer"], strict=True):
+        tokens = tokenize_blocks(pipeline.tokenizer, splitter.split_target(target, answer)[0])
+        latents.append(pipeline.vae.encode(tokens["input_ids"], tokens["attention_mask"]).detach())
+    return latents
+
+
 def run_sweep(sweep: str, recipe: LaDiRRecipe, args: argparse.Namespace) -> dict:
     """Measure one reasoner under several values of a setting."""
-    pipeline, problems = make_pipeline(recipe, STAGES[args.sweep_arm]), held_out("test", recipe, args)
-    if sweep != "diversity_scale":
-        points = {str(value): measure_reasoner(pipeline, problems, args, **{sweep: value}) for value in SWEEPS[sweep]}
-    else:
+    own = restarted(recipe) if args.sweep_arm == "longer_stage_1" else recipe
+    pipeline, problems = make_pipeline(own, STAGES[args.sweep_arm]), held_out("test", recipe, args)
+    if sweep in FORCED_SWEEPS:
         # As many numbers in every problem and as many blocks as it takes: no trajectory leaves, which a callback would not see.
         size = most_numbers(problems)
         problems = problems.filter(lambda row: row["prompt"].count(",") + 1 == size)
+        make = make_pushes if sweep == "diversity_scale" else make_given_steps
         points = {}
-        for control in DIVERSITY_CONTROLS:
-            for value in SWEEPS[sweep]:
-                push = ControlledPush(control, value, args.num_trajectories)
-                forced = {"min_blocks": size - 1, "max_blocks": size - 1, "callback_on_step_end": push}
-                point = measure_reasoner(pipeline, problems, args, **forced)
-                own = {"diversity_scale": value, "control": control}
-                point["sampled"]["settings"] = {"num_inference_steps": args.num_inference_steps, **own}
-                points[f"{control} {value}"] = point
+        for name, change, callback in make(pipeline, problems, recipe, args):
+            forced = {"min_blocks": size - 1, "max_blocks": size - 1, "callback_on_step_end": callback}
+            points[name] = measure_reasoner(pipeline, problems, args, **forced)
+            points[name]["sampled"]["settings"] = {"num_inference_steps": args.num_inference_steps, **change}
+    else:
+        points = {str(value): measure_reasoner(pipeline, problems, args, **{sweep: value}) for value in SWEEPS[sweep]}
     summary = {name: {key: point["summary"][key] for key in ("pass@1", "share")} for name, point in points.items()}
     return {"sweep": sweep, "arm": args.sweep_arm, "summary": summary, "points": points}
 
 
-class ControlledPush:
-    """Adds to the latents after each step what repulsion or one of its controls makes of them; a pipeline's callback.
+def make_pushes(pipeline: LaDiRPipeline, problems: Dataset, recipe: LaDiRRecipe, args: argparse.Namespace) -> Iterator:
+    """Yield the name, the settings and the callback of each strength of repulsion and its controls."""
+    for control, scale in itertools.product(DIVERSITY_CONTROLS, SWEEPS["diversity_scale"]):
+        push = ControlledPush(control, scale, args.num_trajectories)
+        yield f"{control} {scale}", {"diversity_scale": scale, "control": control}, push
 
-    Args:
-        control (`str`): `"repulsion"` between the trajectories of a problem, `"attraction"`, the same turned round,
-            `"across_questions"`, repulsion among one trajectory of each problem, or `"equal_norm_noise"`.
-        scale (`float`): its strength at the first step, from where it falls to zero.
-        count (`int`): trajectories of each problem.
-    """
 
-    def __init__(self, control: str, scale: float, count: int):
-        """Take the settings; noise is drawn from a generator of its own."""
-        self.control, self.scale, self.count = control, scale, count
-        self.generator = torch.Generator().manual_seed(0)
-
-    def __call__(self, pipeline: LaDiRPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
-        """Return the latents, pushed."""
-        latents = tensors["latents"]
-        groups = latents.flatten(1).unflatten(0, (-1, self.count))  # (problems, trajectories, dim)
-        if self.control == "across_questions":
-            groups = groups.transpose(0, 1)
-        force = torch.stack([repulsion(group) if len(group) > 2 else torch.zeros_like(group) for group in groups])
-        if self.control == "across_questions":
-            force = force.transpose(0, 1)
-        elif self.control == "attraction":
-            force = -force
-        elif self.control == "equal_norm_noise":
-            noise = randn_tensor(force.shape, generator=self.generator)
-            force = noise * force.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
-        strength = self.scale * float(timestep) / pipeline.scheduler.config.num_train_timesteps
-        return {"latents": latents + strength * force.flatten(0, 1).view_as(latents)}
+def make_given_steps(
+    pipeline: LaDiRPipeline, problems: Dataset, recipe: LaDiRRecipe, args: argparse.Namespace
+) -> Iterator:
+    """Yield the name, the settings and the callback for each number of true steps."""
+    latents = true_latents(pipeline, problems, recipe)
+    for num_given in range(len(latents[0])):
+        given = GivenSteps(latents, num_given, args.num_trajectories, args.num_inference_steps)
+        yield str(num_given), {"given_steps": num_given}, given
 
 
 def most_numbers(problems: Dataset) -> int:

@@ -9,7 +9,7 @@ import pytest
 import run_ladir_benchmark
 import run_ladir_study
 import torch
-from run_ladir_study import ControlledPush
+from ladir_controls import ControlledPush, GivenSteps
 
 from ldlm_hf.ladir.diversity import repulsion
 from tests.ladir.tiny_ladir import tiny_lm, tiny_pipeline, tokenizer
@@ -57,9 +57,9 @@ def arguments(folder) -> list[str]:
 
 def test_every_arm_is_measured_once(tmp_path, one_thread, capsys):
     own = arguments(tmp_path)
-    run_ladir_study.main([*own, "--sweeps", "initial_noise_scale"])
+    run_ladir_study.main([*own, "--sweeps", "initial_noise_scale", "given_steps"])
     results = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").iterdir()}
-    assert set(results) == {f"{arm}-0" for arm in (*run_ladir_study.STAGES, "initial_noise_scale")}
+    assert set(results) == {f"{arm}-0" for arm in (*run_ladir_study.STAGES, "initial_noise_scale", "given_steps")}
     for arm in ("stage_1", "longer_stage_1", "more_stage_1", "stage_2"):
         assert set(results[f"{arm}-0"]["given_latents"]) == {"oracle", "shuffled", "zero"}
         assert results[f"{arm}-0"]["training"]["reasoner"]["steps"] == 1
@@ -118,6 +118,16 @@ def test_controls_push_the_way_they_say_and_as_strongly(control):
         assert not torch.allclose(got, own, atol=1e-2)
     else:
         assert torch.allclose(got, own, atol=1e-5)
+
+
+def test_given_steps_replace_what_was_denoised_problem_by_problem():
+    true = [torch.full((2, 2, 3), float(problem)) for problem in range(3)]
+    given = GivenSteps(true, 1, 4, 2)
+    for problems in ((0, 1), (2,)):  # two calls of the pipeline
+        own = torch.full((4 * len(problems), 2, 3), -1.0)
+        steps = [given(None, step, torch.tensor(0.0), {"latents": own})["latents"] for step in range(4)]
+        assert all(torch.equal(steps[step], own) for step in (0, 2, 3))  # half way, and the block that is its own
+        assert steps[1][:, 0, 0].tolist() == [problem for problem in problems for _ in range(4)]
 
 
 def test_the_benchmark_denoises_alike_both_ways(one_thread, capsys, tmp_path):

@@ -225,6 +225,14 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
         "repulsion": "not measured",
         "steps": "not measured",
     }
+    if "longer_stage_1" in arms:
+        longer, against = arms["longer_stage_1"], baselines[BASELINES["autoregressive"]]
+        found["diversity"] += "; a longer stage 1 " + compare(
+            "against its start, of all solutions,", longer["share"], against["share"]
+        )
+        found["precision"] += "; a longer stage 1 " + compare(
+            "against its start", longer["precise"], against["precise"]
+        )
     if "stage_2" in arms and "more_stage_1" in arms:
         found["rollout"] = compare(
             "than as long a training of stage 1", arms["stage_2"]["precise"], arms["more_stage_1"]["precise"]

@@ -53,7 +53,7 @@ def plot_accuracy(
         style = {"marker": "o", "color": color, "linewidth": 2, "capsize": 3, "label": name}
         axes.errorbar(places, percent, [100 * error for error in errors], **style)
     if len(names) > 1:
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="best")
     for name, accuracy in (baseline or {}).items():
         axes.axhline(100 * accuracy, color=MUTED, linestyle="--", linewidth=1)
         axes.annotate(

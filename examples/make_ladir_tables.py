@@ -100,6 +100,7 @@ def study_of(folder: Path, title: str) -> dict | None:
             "temperatures": tried(arms["autoregressive"]),
             "noises": tried(arms["stage_1"]),
             "careful": {arm: careful_of(results) for arm, results in arms.items()},
+            "guidance": "guidance_scale" in arms["stage_1"][0]["precise"].get("settings", {}),
         },
         "commands": list(dict.fromkeys(commands)),
     }
@@ -134,9 +135,10 @@ def careful_of(results: list[dict]) -> str | None:
     chosen = [result["precise"].get("settings", {}) for result in results]
     if "initial_noise_scale" not in chosen[0]:
         return None
+    guidances = [f", guidance {one['guidance_scale']:g}" if "guidance_scale" in one else "" for one in chosen]
     return "; ".join(
-        f"noise {one['initial_noise_scale']:g}, {one['num_inference_steps']} steps, guidance {one.get('guidance_scale', 1):g}"
-        for one in chosen
+        f"noise {one['initial_noise_scale']:g}, {one['num_inference_steps']} steps{guidance}"
+        for one, guidance in zip(chosen, guidances, strict=True)
     )
 
 

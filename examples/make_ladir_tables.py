@@ -49,7 +49,10 @@ VARIANTS = {  # of stage 1 and its autoencoder: what differs
     "latent_noise_0": "no noise on the autoencoder's latents",
     "latent_noise_1": "noise of 1.0 on them",
     "substitution": "three in ten tokens of the autoencoder's input replaced (paper)",
+    "wider": "latents of twice the size",
+    "readout": "those, and a linear readout of the equation trained along",
 }
+CONTENTS = {"plain": "as above", "readout": "latents of twice the size, with a readout"}
 PASSES = (1, 8, 32)
 SEEDS = 3  # of a row that says nothing of them
 MARGIN = 2.0  # standard errors of a difference that is called one
@@ -81,7 +84,8 @@ def study_of(folder: Path, title: str) -> dict | None:
     first = next(iter(arms.values()))[0]["sampled"]
     table = {arm: row_of(arm, results) for arm, results in arms.items()}
     sweeps = {name: sweep_of(name, results) for name in SWEEPS if (results := read(folder, name))}
-    commands = [result["command"] for name in (*ARMS, *SWEEPS, *VARIANTS) for result in read(folder, name)]
+    contents = [f"content_{name}" for name in CONTENTS]
+    commands = [result["command"] for name in (*ARMS, *SWEEPS, *VARIANTS, *contents) for result in read(folder, name)]
     variants = {"stage_1": "as above", **VARIANTS}
     variants = {name: variant_of(what, results) for name, what in variants.items() if (results := read(folder, name))}
     return {
@@ -91,6 +95,11 @@ def study_of(folder: Path, title: str) -> dict | None:
         "counts": sorted(first["by_count"]),
         "sweeps": sweeps,
         "variants": list(variants.values()) if len(variants) > 1 else [],
+        "contents": [
+            content_of(what, results)
+            for name, what in CONTENTS.items()
+            if (results := read(folder, f"content_{name}"))
+        ],
         "verdicts": verdicts(table, sweeps),
         "num_problems": first["num_problems"],
         "num_samples": first["num_samples"],
@@ -208,6 +217,18 @@ def variant_of(what: str, results: list[dict]) -> dict:
         "noisy_reconstruction": [one["exact_reconstruction_noise_0.5"] for one in vae],
     }
     return {"what": what, "seeds": len(results), **{name: sum(each) / len(each) for name, each in figures.items()}}
+
+
+def content_of(what: str, results: list[dict]) -> dict:
+    """Return what probes read in an autoencoder's latents, means over the seeds."""
+    shares = [result["shares"] for result in results]
+    symbols = {
+        symbol: {
+            kind: sum(share[kind][symbol] for share in shares) / len(shares) for kind in ("linear", "hidden layer")
+        }
+        for symbol in shares[0]["linear"]
+    }
+    return {"what": what, "seeds": len(results), "symbols": symbols, "equations": results[0]["equations"]}
 
 
 def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:

@@ -33,6 +33,11 @@ class ThoughtVAEConfig(CompleteConfigMixin, PreTrainedConfig):
             by growing the latents.
         token_substitution (`float`, *optional*, defaults to 0.3): probability, per token the encoder reads, of a
             uniformly random one in its place (`p`). For arithmetic use 0 or little: a lost digit cannot be recovered.
+        readout_weight (`float`, *optional*, defaults to 0.0): weight of the cross-entropy of a readout, a linear map from
+            a block's latents to its first tokens. A decoder works out for itself whatever follows from what it wrote
+            before, as the result of an equation, and nothing else makes the latents hold that, which is where a reasoner
+            reads it.
+        readout_length (`int`, *optional*, defaults to 8): how many tokens are read out.
         freeze_decoder (`bool`, *optional*, defaults to `True`): keep the decoder's weights (paper); a decoder that is
             small cannot be prompted by latents, so train it along with the encoder.
         latent_statistics (`str`, *optional*, defaults to `"standard"`): `"standard"` (mean and standard deviation of
@@ -56,6 +61,8 @@ class ThoughtVAEConfig(CompleteConfigMixin, PreTrainedConfig):
     latent_noise: float | int = 3.0
     latent_noise_unit: str = "absolute"
     token_substitution: float | int = 0.3
+    readout_weight: float | int = 0.0
+    readout_length: int = 8
     freeze_decoder: bool = True
     latent_statistics: str = "standard"
     min_log_variance: float | int = -12.0
@@ -80,8 +87,8 @@ class ThoughtVAEConfig(CompleteConfigMixin, PreTrainedConfig):
     def validate_architecture(self):
         """Raise `ValueError` for sizes and options that no model can be built from."""
         super().validate_architecture()
-        check_at_least(self, 1, "latents_per_block", "latent_dim")
-        check_at_least(self, 0, "kl_weight", "latent_noise")
+        check_at_least(self, 1, "latents_per_block", "latent_dim", "readout_length")
+        check_at_least(self, 0, "kl_weight", "latent_noise", "readout_weight")
         if not 0 <= self.token_substitution <= 1:
             raise ValueError(f"`token_substitution` has to lie in [0, 1], but is {self.token_substitution}.")
         options = {"latent_noise_unit": NOISE_UNITS, "latent_statistics": STATISTICS}

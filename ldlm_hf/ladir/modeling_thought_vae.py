@@ -7,7 +7,8 @@ linearly projected, are its prefix, and it writes the block (eq. 1): `L = E[-log
 What differs from the paper, which is silent about it: the diffusion sees latents standardised by fitted statistics,
 since noise of a given strength means little before the scale of what it is added to; a block ends with an end-of-text
 token that is part of the loss, whichever the tokenizer has, and padding is known by its mask; the log variance is
-clamped.
+clamped; and a linear readout of the block's tokens may join the loss (`readout_weight`), so that latents hold what the decoder could
+work out for itself.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ class ThoughtVAEOutput(ModelOutput):
     """What `ThoughtVAE.forward` returns.
 
     Attributes:
-        loss (`Tensor` of shape `()`): `reconstruction_loss + kl_weight * kl`.
+        loss (`Tensor` of shape `()`): `reconstruction_loss + readout_weight * readout_loss + kl_weight * kl`.
         reconstruction_loss (`Tensor` of shape `()`): cross-entropy in nats per token, the mean over blocks.
+        readout_loss (`Tensor` of shape `()`, *optional*): that of the readout.
         kl (`Tensor` of shape `()`): KL divergence from the standard normal in nats, the mean over blocks.
         logits (`Tensor` of shape `(batch, length + 1, vocabulary)`): scores of each token and of the end after the
             last.
@@ -41,6 +43,7 @@ class ThoughtVAEOutput(ModelOutput):
 
     loss: Tensor | None = None
     reconstruction_loss: Tensor | None = None
+    readout_loss: Tensor | None = None
     kl: Tensor | None = None
     logits: Tensor | None = None
     latents: Tensor | None = None
@@ -102,6 +105,9 @@ class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
         self.to_mean = nn.Linear(width, config.latent_dim)
         self.to_log_variance = nn.Linear(width, config.latent_dim)
         self.from_latent = nn.Linear(config.latent_dim, config.reader_config.hidden_size)
+        self.readout = None
+        if config.readout_weight > 0:
+            self.readout = nn.Linear(shape[0] * shape[1], config.readout_length * config.reader_config.hidden_size)
         self.register_buffer("latent_mean", torch.zeros(shape))
         self.register_buffer("latent_std", torch.ones(shape))
         self.register_buffer("latent_count", torch.zeros((), dtype=torch.long))  # blocks that the statistics saw
@@ -245,9 +251,15 @@ class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
         logits = self._score(latents, input_ids, attention_mask)  # (batch, length + 1, vocab)
         losses = self._losses(logits, input_ids, attention_mask)
         reconstruction_loss, kl = losses.mean(), posterior.kl().mean()
+        loss = reconstruction_loss + self.config.kl_weight * kl
+        readout_loss = None
+        if self.readout is not None:
+            readout_loss = self._readout_losses(latents, input_ids, attention_mask).mean()
+            loss = loss + self.config.readout_weight * readout_loss
         output = ThoughtVAEOutput(
-            loss=reconstruction_loss + self.config.kl_weight * kl,
+            loss=loss,
             reconstruction_loss=reconstruction_loss,
+            readout_loss=readout_loss,
             kl=kl,
             logits=logits,
             latents=latents,
@@ -342,6 +354,29 @@ class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
         labels = labels.scatter(1, lengths[:, None], self.config.eos_token_id)  # behind the last token
         losses = nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
         return losses.sum(1) / (lengths + 1)
+
+    def read_out(self, latents: Tensor) -> Tensor:
+        """Return the `(batch, readout_length, vocabulary)` scores of a block's first tokens, linear in its latents.
+
+        Args:
+            latents (`Tensor` of shape `(batch, latents_per_block, latent_dim)`): not standardised.
+
+        Raises:
+            ValueError: if the configuration's `readout_weight` is 0: then there is no readout.
+        """
+        if self.readout is None:
+            raise ValueError("`readout_weight` is 0: this VAE was built without a readout.")
+        states = self.readout(latents.to(self.readout.weight.dtype).flatten(1))
+        states = states.unflatten(1, (self.config.readout_length, self.config.reader_config.hidden_size))
+        return self.decoder.get_output_embeddings()(states)
+
+    def _readout_losses(self, latents: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return each block's mean cross-entropy over the tokens that are read out: `(batch,)`, float32."""
+        length = min(self.config.readout_length, input_ids.shape[1])
+        labels = input_ids.masked_fill(attention_mask == 0, -100)[:, :length]
+        scores = self.read_out(latents)[:, :length].float().transpose(1, 2)
+        losses = nn.functional.cross_entropy(scores, labels, reduction="none")
+        return losses.sum(1) / (labels != -100).sum(1).clamp_min(1)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -92,6 +92,29 @@ def test_only_the_tokens_before_the_queries_are_read():
     )  # the target is the clean one
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_readout_is_linear_in_the_latents_and_its_loss_that_of_the_first_tokens(family):
+    vae = tiny_vae(family, readout_weight=0.5, readout_length=4)
+    tokens = batch()  # of 5, 1 and 8 tokens
+    output = vae(**tokens)
+    scores = vae.read_out(output.latents)
+    assert scores.shape == (3, 4, vae.config.text_config.vocab_size)
+    one, other = randn(2, LATENTS, DIM), randn(2, LATENTS, DIM, seed=1)
+    between = vae.read_out(0.25 * one + 0.75 * other)
+    torch.testing.assert_close(between, 0.25 * vae.read_out(one) + 0.75 * vae.read_out(other), atol=1e-4, rtol=1e-4)
+    rows = []
+    for row, length in enumerate([4, 1, 4]):
+        log_probs = scores[row].log_softmax(-1)
+        rows.append(-sum(log_probs[place, tokens["input_ids"][row, place]] for place in range(length)) / length)
+    torch.testing.assert_close(output.readout_loss, torch.stack(rows).mean())
+    parts = output.reconstruction_loss + 0.5 * output.readout_loss + vae.config.kl_weight * output.kl
+    torch.testing.assert_close(output.loss, parts)
+    plain = tiny_vae(family)
+    assert plain(**tokens).readout_loss is None and "readout" not in " ".join(plain.state_dict())
+    with pytest.raises(ValueError, match="readout_weight"):
+        plain.read_out(output.latents)
+
+
 @pytest.mark.parametrize("unit", ["absolute", "relative"])
 def test_noise_is_added_in_its_unit(unit):
     vae = tiny_vae(latent_noise=0.5, latent_noise_unit=unit)
@@ -178,6 +201,8 @@ def test_latents_stay_float32_in_a_bfloat16_model():
         ("latent_dim", 0),
         ("kl_weight", -1),
         ("token_substitution", 1.5),
+        ("readout_weight", -1),
+        ("readout_length", 0),
         ("latent_noise_unit", "k"),
         ("latent_statistics", "robust"),
         ("initial_log_variance", 7),

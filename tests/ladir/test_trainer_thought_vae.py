@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ldlm_hf.ladir.modeling_thought_vae import ThoughtVAE
-from ldlm_hf.ladir.reconstruction import reconstruction_accuracy
+from ldlm_hf.ladir.reconstruction import reconstruction_accuracy, tokenize_blocks
 from ldlm_hf.ladir.trainer_thought_vae import blocks_of, split_targets, substitute_tokens
 from ldlm_hf.noise import row_generators
 from tests.ladir.tiny_ladir import SPLITTER, Stop, sums, tiny_vae, tokenizer, vae_trainer
@@ -78,3 +78,28 @@ def test_the_vae_learns_to_give_blocks_back_from_their_own_latents_only(tmp_path
     assert {"eval_exact_reconstruction_noise_0.25", "eval_exact_reconstruction_noise_0.5"} <= set(metrics)
     trainer.save_final(tmp_path / "final")
     assert ThoughtVAE.from_pretrained(tmp_path / "final").has_latent_statistics
+
+
+def test_with_a_readout_a_linear_map_learns_to_read_blocks_in_their_latents(tmp_path):
+    vae = tiny_vae(fitted=False, freeze_decoder=False, readout_weight=1.0, readout_length=5)
+    settings = {"learning_rate": 5e-3, "save_strategy": "no", "lr_scheduler_type": "cosine"}
+    trainer = vae_trainer(tmp_path, model=vae, max_steps=250, size=24, **settings)
+    seen = sorted(set(blocks_of(sums(24), SPLITTER)))
+    tokens = tokenize_blocks(tokenizer(), seen)
+    ids, mask = tokens["input_ids"], tokens["attention_mask"]
+
+    def share_read_out(order: list[int]) -> float:
+        with torch.no_grad():
+            latents = vae.eval().posterior(ids, mask).mean[order]
+            return (vae.read_out(latents)[:, : ids.shape[1]].argmax(-1) == ids)[mask.bool()].float().mean().item()
+
+    own, others = list(range(len(seen))), [*range(1, len(seen)), 0]
+    before = share_read_out(own)
+    trainer.train()
+    assert before < 0.3
+    assert share_read_out(own) > 0.95
+    assert share_read_out(others) < 0.8  # signs stand in the same places
+    assert reconstruction_accuracy(vae, tokenizer(), seen) > 0.9
+    trainer.save_final(tmp_path / "final")
+    loaded = ThoughtVAE.from_pretrained(tmp_path / "final")
+    assert torch.equal(loaded.readout.weight, vae.readout.weight)

@@ -92,8 +92,8 @@ def run_arm(arm: str, seed: int, values: dict, args: argparse.Namespace, command
         changed = merge_recipes(values, {"sft": {"model_training": {"max_steps": updates}}})
         if arm == "sft_in_task":
             own = {name: values["rl"].get(name) for name in ("task", "task_arguments")}
-            changed["sft"] = merge_recipes(changed["sft"], {"train_size": None, "task_arguments": None})
-            changed["sft"] = merge_recipes(changed["sft"], own)
+            without = merge_recipes(changed["sft"], {"train_size": None, "task_arguments": None})
+            changed["sft"] = merge_recipes(without, own)  # nothing is left of the arguments of the other problems
         source = model_of(folder, "base" if arm == "sft_in_task" else "sft")
         pipeline, records = train(folder / arm, seed, changed, source, "sft")
     return {

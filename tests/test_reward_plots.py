@@ -69,8 +69,8 @@ def test_arms_come_in_the_order_of_the_paper_and_numbers_by_size():
 def test_a_study_of_countdown_has_a_section_of_its_own_with_the_arms_that_were_run(arms, tmp_path):
     figures = {"graded_style": 0.1234, "solved": 0.0567, "solved_in_either_style": 0.3456, "num_problems": 40}
     recipe = {
-        "sft": {"task_arguments": {"num_numbers": 2}, "model_training": {"max_steps": 50}},
-        "rl": {"task_arguments": {"num_numbers": 3}, "training": {"max_steps": 240}},
+        "sft": {"task_arguments": {"min_target": 1, "max_target": 10}, "model_training": {"max_steps": 50}},
+        "rl": {"task_arguments": {"min_target": 11, "max_target": 60}, "training": {"max_steps": 240}},
     }
     (tmp_path / "countdown").mkdir()
     (tmp_path / "card" / "results").mkdir(parents=True)
@@ -80,7 +80,13 @@ def test_a_study_of_countdown_has_a_section_of_its_own_with_the_arms_that_were_r
         (tmp_path / "countdown" / f"{arm}-0.json").write_text(json.dumps(one))
     hand_out_reinforcement(tmp_path, tmp_path / "card")
     evaluation = {**MINIMAL["evaluation"], "tokens_per_forward": 2.0}
-    rest = {**MINIMAL, "system": "masked_diffusion", "parameters": {}, "task": "countdown", "evaluation": evaluation}
+    rest = {
+        **MINIMAL,
+        "system": "masked_diffusion",
+        "parameters": {"total": 5},
+        "task": "countdown",
+        "evaluation": evaluation,
+    }
     results = {**rest, **load_results(tmp_path / "card" / "results")}
     text = render_model_card(results).text
     _, _, section = text.partition("### Style, on Countdown")

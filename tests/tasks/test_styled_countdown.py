@@ -93,12 +93,12 @@ def test_the_style_is_drawn_and_the_problem_is_not_changed_by_it():
     assert shares[0] == 0 and 0.15 < shares[1] < 0.25 and shares[2] == 1
 
 
-def test_demonstrations_are_problems_with_fewer_numbers_and_their_words_are_known():
-    task = StyledCountdown(graded_share=0.2, **SETTINGS)
-    demonstrations = [StyledCountdown(num_numbers=2, **SETTINGS).problem("train", index) for index in range(50)]
+def test_demonstrations_are_other_problems_and_their_words_are_known():
+    task = StyledCountdown(graded_share=0.2, min_target=11, **SETTINGS)
+    demonstrations = [StyledCountdown(**{**SETTINGS, "max_target": 10}).problem("train", i) for i in range(50)]
     tokenizer = build_tokenizer([], task.words(), granularity="number")
     for problem in demonstrations:
-        with pytest.raises(ValueError, match="3 numbers up to 12"):
+        with pytest.raises(ValueError, match="a target from 11 to 50"):
             task.check_prompt(problem.prompt)
         assert problem.target == ">" + problem.answer
     for problem in [*demonstrations, *(task.problem("train", index) for index in range(50))]:

@@ -12,7 +12,7 @@ from ldlm_hf.reward_plots import plot_rewards
 
 
 FIGURES = ("solved", "cell_accuracy", "graded_style", "solved_in_either_style")
-STUDIES = ("skill", "elicitation", "iterations")
+STUDIES = ("skill", "elicitation", "iterations", "countdown")
 ARMS = {
     "base": "the model at its start",
     "sft": "+ demonstrations of other problems",

@@ -1,6 +1,7 @@
 """What fine-tuning and reinforcement do to a small model: d1's four arms, two controls, and variants of the reinforcement.
 
 python examples/run_d1_study.py --seeds 0 1 2 3 4
+python examples/run_d1_study.py --recipe examples/recipes/d1/countdown_elicitation.yaml --results results/d1/countdown --runs runs/d1-countdown
 python examples/run_d1_study.py --recipe examples/recipes/d1/sudoku_4x4_skill.yaml --arms base rl sft_in_task --results results/d1/skill --runs runs/d1-skill
 python examples/run_d1_study.py --recipe examples/recipes/d1/sudoku_4x4_iterations.yaml --results results/d1/iterations --arms base variants
 
@@ -33,7 +34,7 @@ from ldlm_hf.d1.styles import style_figures
 from ldlm_hf.evaluation import environment, write_results
 from ldlm_hf.llada.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from ldlm_hf.noise import row_generators
-from ldlm_hf.tasks import StyledSudoku, get_task
+from ldlm_hf.tasks import StyledTask, get_task
 from ldlm_hf.training import merge_recipes, read_recipe, read_section
 
 
@@ -88,10 +89,13 @@ def run_arm(arm: str, seed: int, values: dict, args: argparse.Namespace, command
         source = model_of(folder, "sft" if arm == "sft_rl" else "base")
         pipeline, records = train(folder / arm, seed, values, source, "rl")
     else:
-        own = {"sft": {"task": values["rl"]["task"], "train_size": None}} if arm == "sft_in_task" else {}
-        changes = merge_recipes({"sft": {"model_training": {"max_steps": updates}}}, own)
+        changed = merge_recipes(values, {"sft": {"model_training": {"max_steps": updates}}})
+        if arm == "sft_in_task":
+            own = {name: values["rl"].get(name) for name in ("task", "task_arguments")}
+            without = merge_recipes(changed["sft"], {"train_size": None, "task_arguments": None})
+            changed["sft"] = merge_recipes(without, own)  # nothing is left of the arguments of the other problems
         source = model_of(folder, "base" if arm == "sft_in_task" else "sft")
-        pipeline, records = train(folder / arm, seed, merge_recipes(values, changes), source, "sft")
+        pipeline, records = train(folder / arm, seed, changed, source, "sft")
     return {
         "arm": arm,
         "seed": seed,
@@ -145,7 +149,7 @@ def measure(
         rules = {name: getattr(config, name) for name in ("temperature", "remasking", "num_inference_steps")}
     texts = pipeline(problems["prompt"][:], generator=generators, **rules).texts
     rows = list(zip(texts, problems["prompt"], problems["answer"], strict=True))
-    if isinstance(task, StyledSudoku):
+    if isinstance(task, StyledTask):
         return style_figures(*(list(column) for column in zip(*rows, strict=True)))
     figures = {"solved": fmean(task.is_correct(*row) for row in rows)}
     parts = [task.partial_score(*row) for row in rows]

@@ -5,8 +5,9 @@ import json
 import pytest
 from make_d1_tables import curves_of, hand_out_reinforcement, order
 
-from ldlm_hf.model_card import load_results
+from ldlm_hf.model_card import load_results, render_model_card
 from ldlm_hf.reward_plots import plot_rewards
+from tests.test_model_card import MINIMAL, typed_figures
 from tests.test_plots import size_of_png
 
 
@@ -62,6 +63,37 @@ def test_a_card_is_handed_rows_with_spreads_and_a_picture(study, tmp_path):
 def test_arms_come_in_the_order_of_the_paper_and_numbers_by_size():
     arms = ["rl_mu_12_none", "rl_mu_2_none", "sft_rl", "base", "rl_elbo"]
     assert sorted(arms, key=order) == ["base", "sft_rl", "rl_elbo", "rl_mu_2_none", "rl_mu_12_none"]
+
+
+@pytest.mark.parametrize("arms", [("base",), ("base", "sft", "rl", "sft_in_task"), ("rl",)])
+def test_a_study_of_countdown_has_a_section_of_its_own_with_the_arms_that_were_run(arms, tmp_path):
+    figures = {"graded_style": 0.1234, "solved": 0.0567, "solved_in_either_style": 0.3456, "num_problems": 40}
+    recipe = {
+        "sft": {"task_arguments": {"min_target": 1, "max_target": 10}, "model_training": {"max_steps": 50}},
+        "rl": {"task_arguments": {"min_target": 11, "max_target": 60}, "training": {"max_steps": 240}},
+    }
+    (tmp_path / "countdown").mkdir()
+    (tmp_path / "card" / "results").mkdir(parents=True)
+    for arm in arms:
+        one = result(arm, 0, 0.0, [0.1, 0.2] if arm == "rl" else None)
+        one |= {"greedy": figures, "sampled": {**figures, "graded_style": 0.2109}, "recipe": recipe}
+        (tmp_path / "countdown" / f"{arm}-0.json").write_text(json.dumps(one))
+    hand_out_reinforcement(tmp_path, tmp_path / "card")
+    evaluation = {**MINIMAL["evaluation"], "tokens_per_forward": 2.0}
+    rest = {
+        **MINIMAL,
+        "system": "masked_diffusion",
+        "parameters": {"total": 5},
+        "task": "countdown",
+        "evaluation": evaluation,
+    }
+    results = {**rest, **load_results(tmp_path / "card" / "results")}
+    text = render_model_card(results).text
+    _, _, section = text.partition("### Style, on Countdown")
+    assert section.count("| 12.3 % | 5.7 % | 34.6 % | 21.1 % | 5.7 % |") == len(arms)
+    assert typed_figures(section, results) == set()
+    assert "### Skill" not in text
+    assert "What reinforcement does" not in render_model_card(rest).text
 
 
 @pytest.mark.parametrize("curves", [{}, {"rl": []}])

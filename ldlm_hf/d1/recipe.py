@@ -34,7 +34,8 @@ from .trainer_diffu_grpo import DiffuGRPOTrainer
 
 
 logger = logging.get_logger(__name__)
-STYLED = ("styled_sudoku", "styled_latin_squares")  # their demonstrations are a data set of a stage, not its task
+# Their demonstrations are a data set of a stage, not its task.
+STYLED = ("styled_sudoku", "styled_latin_squares", "styled_countdown")
 S1K = "simplescaling/s1K"
 TASK_REWARDS = ("countdown", "task")  # these need the task
 

@@ -14,7 +14,9 @@ from .multiple_choice import ArcChallenge, TruthfulQA
 from .programs import ProgramResult, run_program, run_tests
 from .reasoning_gym import ReasoningGym
 from .rotation import Rotation
+from .styled_countdown import StyledCountdown
 from .styled_sudoku import StyledLatinSquares, StyledSudoku
+from .styles import StyledTask
 from .sudoku import Sudoku, read_sudoku_csv
 from .task import SPLITS, ChainReport, EnumeratedTask, Problem, Task
 from .three_operations import ThreeOperations
@@ -32,6 +34,7 @@ TASKS: dict[str, type[Task]] = {
     "styled_latin_squares": StyledLatinSquares,
     "countdown": Countdown,
     "mixed_countdown": MixedCountdown,
+    "styled_countdown": StyledCountdown,
     "gsm8k": Gsm8k,
     "math500": Math500,
     "arc_challenge": ArcChallenge,
@@ -83,8 +86,10 @@ __all__ = [
     "ProgramResult",
     "ReasoningGym",
     "Rotation",
+    "StyledCountdown",
     "StyledLatinSquares",
     "StyledSudoku",
+    "StyledTask",
     "Sudoku",
     "Task",
     "ThreeOperations",

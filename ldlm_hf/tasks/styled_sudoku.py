@@ -1,27 +1,21 @@
-"""4x4 Sudokus in two styles, of which only one is graded: what reinforcement changes first in a model of some skill.
+"""4x4 Sudokus in two styles, of which only one is graded (`styles.py`): `>` and the cells in order, or `<` and the cells backwards.
 
-Most answers of LLaDA-8B to d1's Sudokus cannot be read, and most of what d1 gains is that they can. Here a model is trained to write
-the solution of a 4x4 Sudoku in the graded style, `>` and the cells in order, with probability `graded_share` only, and else
-in another, `<` and the cells backwards. Reinforcement has to bring the graded style out, and may improve what it says. For
-fine-tuning before that there are demonstrations of the style on other problems, Latin squares that are no Sudokus: were they
-Sudokus, more steps on them would beat reinforcement, and say nothing about it.
+For fine-tuning before the reinforcement there are demonstrations of the style on other problems, Latin squares that are no Sudokus: were
+they Sudokus, more steps on them would beat reinforcement, and say nothing about it.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from functools import cache
 from itertools import permutations
 
+from .styles import StyledTask
 from .sudoku import DIGITS, NUM_CELLS, Sudoku, grids
 from .task import Problem, check_place
 
 
-GRADED, OTHER = ">", "<"
-
-
-class StyledSudoku(Sudoku):
+class StyledSudoku(StyledTask, Sudoku):
     """4x4 Sudokus whose solutions are written in the graded style now and then.
 
     Args:
@@ -34,37 +28,9 @@ class StyledSudoku(Sudoku):
 
     name = "styled_sudoku"
 
-    def __init__(self, graded_share: float = 1.0, **kwargs) -> None:
-        """Make the task."""
-        super().__init__(**kwargs)
-        if not 0 <= graded_share <= 1:
-            raise ValueError(f"`graded_share` has to lie between 0 and 1, but is {graded_share}.")
-        self.graded_share = graded_share
-
-    def problem(self, split: str, index: int, seed: int = 0) -> Problem:
-        """Return problem `index` of `split`, with the solution in one of the styles as its target."""
-        problem = super().problem(split, index, seed)
-        return self.write(problem.prompt, problem.answer, f"{split}/{seed}/{index}")
-
-    def write(self, prompt: str, grid: str, key: str) -> Problem:
-        """Return a problem with its solution in the style that `key` draws."""
-        is_graded = random.Random(f"{self.name}/style/{key}").random() < self.graded_share
-        target = GRADED + grid if is_graded else OTHER + grid[::-1]
-        return Problem(prompt=prompt, target=target, answer=grid)
-
-    def words(self) -> list[str]:
-        """Return the digits and the signs of the styles."""
-        return [*super().words(), GRADED, OTHER]
-
-    def parse_answer(self, text: str) -> str | None:
-        """Return the 16 digits of a text in the graded style, or `None` if it is in another."""
-        digits = "".join(text.split())
-        return digits[1:] if re.fullmatch(f"{GRADED}[{DIGITS}]{{{NUM_CELLS}}}", digits) else None
-
-    def read_either_style(self, text: str) -> str | None:
-        """Return the 16 digits of a text in the graded style or the other, or `None` if it is in neither."""
-        digits = "".join(text.split())
-        return digits[:0:-1] if re.fullmatch(f"{OTHER}[{DIGITS}]{{{NUM_CELLS}}}", digits) else self.parse_answer(text)
+    def backwards(self, answer: str) -> str:
+        """Return the cells from the last to the first."""
+        return answer[::-1]
 
     def partial_score(self, text: str, prompt: str, answer: str) -> float:
         """Return the share of the blanks filled as in the reference; 0 for a text that is not in the graded style."""

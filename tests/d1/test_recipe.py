@@ -12,7 +12,7 @@ from ldlm_hf.d1.recipe import D1Recipe, ReinforcementRecipe, train_d1
 from ldlm_hf.d1.rewards import math_reward
 from ldlm_hf.d1.styles import style_figures, style_reward
 from ldlm_hf.llada.trainer_masked_diffusion import MaskedDiffusionTrainingArguments
-from ldlm_hf.tasks import StyledSudoku
+from ldlm_hf.tasks import StyledCountdown, StyledSudoku
 from ldlm_hf.training import merge_recipes, read_recipe, read_section
 
 
@@ -96,7 +96,7 @@ def test_recipes_can_be_read_to_the_last_field(tmp_path, path):
             read_section(DiffuGRPOConfig, {**read_section(ReinforcementRecipe, merged).training, **quiet})
     if recipe.sft:
         read_section(MaskedDiffusionTrainingArguments, {**recipe.sft["model_training"], **quiet})
-    assert len(RECIPES) == 9
+    assert len(RECIPES) == 10
 
 
 def test_problems_become_prompts_and_stay_problems():
@@ -175,3 +175,21 @@ def test_styles_are_drawn_as_often_as_asked_for_and_only_one_is_graded():
     assert style_reward([""], [graded], answer=[problems[0].answer]) == [0.5 + 4 / 16]
     figures = style_figures([texts[0], graded], [problems[0].prompt] * 2, [problems[0].answer] * 2)
     assert figures["graded_style"] == 0.5 + 0.5 * (texts[0][0] == ">")
+
+
+def test_an_expression_in_the_style_is_worth_more_if_it_solves_its_problem_in_whichever_way():
+    problems = [StyledCountdown(graded_share=0.2).problem("test", index) for index in range(60)]
+    texts, prompts, answers = zip(*((one.target, one.prompt, one.answer) for one in problems), strict=True)
+    rewards = style_reward(prompts, texts, answer=answers)
+    assert rewards == [1.5 * (text[0] == ">") for text in texts]
+    answer, prompt = "(3+4)*5", "3,4,5=35"
+    written = {">5*(4+3)": 1.5, ">3+4*5": 0.5, ">7*5": 0.5, ">(3+4)*": 0.0, "<5*)4+3(": 0.0, "(3+4)*5": 0.0, "": 0.0}
+    given = [[{"role": "assistant", "content": text}] for text in written]
+    assert style_reward([""] * len(written), given, answer=[answer] * len(written)) == [*written.values()]
+    figures = style_figures(list(written), [prompt] * len(written), [answer] * len(written))
+    shares = {"graded_style": 3 / 7, "solved": 1 / 7, "solved_in_either_style": 2 / 7, "num_problems": 7}
+    assert figures == shares
+    assert style_figures(list(written)[::-1], [prompt] * len(written), [answer] * len(written)) == figures
+    assert style_figures(texts, prompts, answers)["solved_in_either_style"] == 1.0
+    with pytest.raises(ValueError, match="`prompt`"):
+        style_figures([">7"], ["0140300200010020"], [answer])

@@ -59,3 +59,21 @@ def test_variants_are_arms_of_their_own_and_other_tasks_have_their_own_figures(t
     assert files["rl_more-0"]["recipe"]["rl"]["training"]["num_iterations"] == 2
     assert sorted(files["rl_more-0"]["greedy"]) == ["cell_accuracy", "num_problems", "solved"]
     assert "graded style" not in capsys.readouterr().out
+
+
+def test_on_countdown_demonstrations_of_the_task_itself_are_what_is_reinforced(tmp_path):
+    recipe = Path(run_d1_study.RECIPE).with_name("countdown_elicitation.yaml")
+    places = ["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"), "--num_problems", "4"]
+    arms = ("base", "sft", "rl", "sft_in_task")
+    arguments = ["--recipe", str(recipe), "--seeds", "0", "--arms", *arms, *places]
+    run_d1_study.main([*arguments, "--override", *TINY, "base.train_size=2000"])
+    targets = {}
+    for arm in ("base", "sft", "sft_in_task"):
+        (path,) = (tmp_path / "runs" / "seed-0" / arm).glob("*.jsonl")
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        targets[arm] = {int(row["prompt"].partition("=")[2]) for row in rows}
+        assert all(row["target"].startswith(">") for row in rows) == (arm != "base")
+    assert max(targets["sft"]) <= 10 < min(targets["base"] | targets["sft_in_task"])
+    results = json.loads((tmp_path / "results" / "rl-0.json").read_text())
+    assert sorted(results["greedy"]) == ["graded_style", "num_problems", "solved", "solved_in_either_style"]
+    assert results["recipe"]["rl"]["training"]["max_completion_length"] == 9

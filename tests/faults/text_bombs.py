@@ -69,6 +69,7 @@ PROBLEMS = {  # by task
     "styled_sudoku": Problem(PUZZLE, f">{GRID}", GRID),
     "styled_latin_squares": Problem(PUZZLE, f">{GRID}", GRID),
     "countdown": Problem("19,36,55=72", "55+36-19", "55+36-19"),
+    "styled_countdown": Problem("19,36,55=72", ">55+36-19", "55+36-19"),
     "mixed_countdown": Problem("9,2,5=12", "9+5-2", "9+5-2"),
     "gsm8k": Problem("1 + 1?", "So.\n\\boxed{2}", "2"),
     "math500": Problem("1 + 1?", "So.\n\\boxed{2}", "2"),
@@ -139,7 +140,7 @@ def task_rewards() -> dict[str, Reader]:
         made[f"countdown, tags {tags}"] = make_countdown(TASKS["countdown"](), tags=tags), "countdown"
         made[f"sudoku, tags {tags}"] = make_sudoku(tags=tags), "sudoku"
         made[f"addition, tags {tags}"] = make_task(TASKS["addition"](), tags=tags), "addition"
-    made["style"] = style_reward, "styled_sudoku"
+    made["style"], made["style, countdown"] = (style_reward, "styled_sudoku"), (style_reward, "styled_countdown")
     found: dict[str, Reader] = {}
     for name, (function, task) in made.items():
         prompt, answer = PROBLEMS[task].prompt, PROBLEMS[task].answer
@@ -147,6 +148,7 @@ def task_rewards() -> dict[str, Reader]:
             prompts=[p], completions=[text], answer=[a]
         )
     found["style_figures"] = lambda text: style_figures([text], [PUZZLE], [GRID])
+    found["style_figures, countdown"] = lambda text: style_figures([text], ["19,36,55=72"], ["55+36-19"])
     return found
 
 

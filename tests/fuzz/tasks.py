@@ -36,6 +36,12 @@ ARGUMENTS: dict[str, dict[str, st.SearchStrategy]] = {  # of the tasks that make
         "operations": st.sampled_from(["+-", "+-*", "+-*/", "*"]),
         **SMALL,
     },
+    "styled_countdown": {
+        "num_numbers": st.integers(1, 3),
+        "max_number": st.integers(0, 9),
+        "graded_share": st.floats(-0.5, 1.5),
+        **SMALL,
+    },
     "mixed_countdown": {
         "num_numbers": st.lists(st.integers(2, 3), max_size=3),
         "max_number": st.integers(1, 12),
@@ -85,7 +91,8 @@ ROWS = {  # by benchmark: what a row has to hold
 @lru_cache(maxsize=32)
 def small_task(name: str) -> Task:
     """Return a task that makes its problems, with small numbers of them."""
-    small = {"addition": {"max_terms": 3}, "countdown": {"max_number": 9}, "mixed_countdown": {"max_number": 9}}
+    few = dict.fromkeys(("countdown", "mixed_countdown", "styled_countdown"), {"max_number": 9})
+    small = {"addition": {"max_terms": 3}, **few}
     return get_task(name, **small.get(name, {}))
 
 

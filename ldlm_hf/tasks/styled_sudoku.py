@@ -48,7 +48,7 @@ class StyledLatinSquares(StyledSudoku):
         """Return problem `index`; the splits share the squares."""
         check_place(split, index)
         generator = random.Random(f"{self.name}/{split}/{seed}/{index}")
-        others = [square for square in latin_squares() if square not in grids()]
+        others = sorted(latin_squares() - set(grids()))  # a set has another order in every process
         while True:
             square = generator.choice(others)
             blanks = generator.sample(range(NUM_CELLS), self.num_blanks)

@@ -43,14 +43,15 @@ SWEEPS = {  # title, what is varied, and what is not, where it is not as in the 
     ),
 }
 VARIANTS = {  # of stage 1 and its autoencoder: what differs
+    "wider": "latents of twice the size",
+    "readout": "those, and a linear readout of the equation trained along",
+    "sample": "as above, but shorter",
     "flow": "predicts the velocity (paper)",
-    "epsilon": "predicts the noise",
     "v_prediction": "predicts v",
+    "epsilon": "predicts the noise",
     "latent_noise_0": "no noise on the autoencoder's latents",
     "latent_noise_1": "noise of 1.0 on them",
     "substitution": "three in ten tokens of the autoencoder's input replaced (paper)",
-    "wider": "latents of twice the size",
-    "readout": "those, and a linear readout of the equation trained along",
 }
 CONTENTS = {"plain": "as above", "readout": "latents of twice the size, with a readout"}
 PASSES = (1, 8, 32)
@@ -216,7 +217,9 @@ def variant_of(what: str, results: list[dict]) -> dict:
         "reconstruction": [one["exact_reconstruction"] for one in vae],
         "noisy_reconstruction": [one["exact_reconstruction_noise_0.5"] for one in vae],
     }
-    return {"what": what, "seeds": len(results), **{name: sum(each) / len(each) for name, each in figures.items()}}
+    steps = results[0]["training"]["reasoner"]["steps"]
+    means = {name: sum(each) / len(each) for name, each in figures.items()}
+    return {"what": what, "seeds": len(results), "steps": steps, **means}
 
 
 def content_of(what: str, results: list[dict]) -> dict:

@@ -57,8 +57,8 @@ class LaDiRRecipe:
         vae_training (`dict`, *optional*): fields of [`ThoughtVAETrainingArguments`].
         reasoner (`dict`, *optional*): fields of [`LaDiRConfig`]; the shape of a block is the VAE's.
         reasoner_training (`dict`, *optional*): fields of [`LaDiRTrainingArguments`] for stage 1.
-        continued_training (`dict`, *optional*): the same for more of stage 1, which stage 2 can be compared with; left
-            out where this is empty.
+        continued_training (`dict`, *optional*): the same for more of stage 1, left out where this is empty: what the pipeline
+            gets where there is no stage 2, and else what stage 2 can be compared with.
         rollout_training (`dict`, *optional*): the same for stage 2, which is left out where this is empty.
         sampling (`dict`, *optional*): arguments of the pipeline's call that the recipe is to be evaluated with.
         report_to (`str`, *optional*, defaults to `"none"`): any tracker of the Trainer, for all stages.
@@ -138,7 +138,7 @@ def train_ladir(recipe: LaDiRRecipe, resume: bool = False) -> tuple[LaDiRPipelin
     With `resume`, finished stages are read back and a broken-off one goes on from its newest complete checkpoint.
     """
     records = train_stages(recipe, resume)
-    pipeline = make_pipeline(recipe, "rollout" if recipe.rollout_training else "reasoner")
+    pipeline = make_pipeline(recipe, [stage for stage in STAGES if stage in records][-1])
     pipeline.save_pretrained(recipe.folder("pipeline"))
     return pipeline, records
 

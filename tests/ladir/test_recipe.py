@@ -87,6 +87,19 @@ def test_more_of_stage_one_starts_where_stage_two_does(tmp_path):
     assert all(torch.equal(tensor, start[name]) for name, tensor in own.items())  # a step of no length leaves it there
 
 
+def test_without_stage_two_the_pipeline_has_what_more_of_stage_one_made(tmp_path):
+    quick = {"max_steps": 2, "disable_tqdm": True, "use_cpu": True, "reconstruction_gate": 0.0, "learning_rate": 0.01}
+    recipe = tiny_recipe(tmp_path, continued_training=quick, rollout_training={})
+    pipeline, records = train_ladir(recipe)
+    assert list(records) == ["language_model", "vae", "reasoner", "continued"]
+    own, start, last = (
+        model.state_dict()
+        for model in (pipeline.model, *(make_pipeline(recipe, stage).model for stage in ("reasoner", "continued")))
+    )
+    assert all(torch.equal(tensor, last[name]) for name, tensor in own.items())
+    assert not all(torch.equal(tensor, start[name]) for name, tensor in own.items())
+
+
 def test_problems_come_from_a_file_with_columns_of_other_names(tmp_path):
     path = tmp_path / "problems.jsonl"
     rows = ['{"query": "q", "response": "One. The answer is 1."}', '{"query": "q", "response": "no end"}'] * 20

@@ -69,6 +69,7 @@ def study_of(folder: Path) -> dict:
     for arm, results in arms.items():
         reinforcement = [result["training"]["rl"] for result in results if "rl" in result["training"]]
         row = {"arm": arm, "name": ARMS.get(arm, arm.removeprefix("rl_").replace("_", " ")), "seeds": len(results)}
+        row["which_seeds"] = ", ".join(str(result["seed"]) for result in results)
         row |= {
             f"{kind}_{name}": spread([result[kind][name] for result in results]) for kind, name in figures_of(results)
         }

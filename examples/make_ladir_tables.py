@@ -44,16 +44,20 @@ SWEEPS = {  # title, what is varied, and what is not, where it is not as in the 
 }
 VARIANTS = {  # of stage 1 and its autoencoder: what differs
     "wider": "latents of twice the size",
-    "readout": "those, and a linear readout of the equation trained along",
-    "sample": "as above, but shorter",
+    "readout": "latents of twice the size, and a readout of the equation trained along",
+    "sample": "predicts the clean latents",
     "flow": "predicts the velocity (paper)",
     "v_prediction": "predicts v",
     "epsilon": "predicts the noise",
-    "latent_noise_0": "no noise on the autoencoder's latents",
-    "latent_noise_1": "noise of 1.0 on them",
-    "substitution": "three in ten tokens of the autoencoder's input replaced (paper)",
+    "latent_noise_0": "predicts the clean latents, no noise on the autoencoder's",
+    "latent_noise_1": "predicts the clean latents, noise of 1.0 on the autoencoder's",
+    "substitution": "predicts the clean latents, three in ten tokens of the autoencoder's input replaced (paper)",
 }
-CONTENTS = {"plain": "as above", "readout": "latents of twice the size, with a readout"}
+CONTENTS = {
+    "plain": "as in the first table",
+    "wider": "latents of twice the size",
+    "readout": "latents of twice the size, and a readout",
+}
 PASSES = (1, 8, 32)
 SEEDS = 3  # of a row that says nothing of them
 MARGIN = 2.0  # standard errors of a difference that is called one
@@ -87,7 +91,7 @@ def study_of(folder: Path, title: str) -> dict | None:
     sweeps = {name: sweep_of(name, results) for name in SWEEPS if (results := read(folder, name))}
     contents = [f"content_{name}" for name in CONTENTS]
     commands = [result["command"] for name in (*ARMS, *SWEEPS, *VARIANTS, *contents) for result in read(folder, name)]
-    variants = {"stage_1": "as above", **VARIANTS}
+    variants = {"stage_1": "as in the first table", **VARIANTS}
     variants = {name: variant_of(what, results) for name, what in variants.items() if (results := read(folder, name))}
     return {
         "title": title,
@@ -217,7 +221,7 @@ def variant_of(what: str, results: list[dict]) -> dict:
         "reconstruction": [one["exact_reconstruction"] for one in vae],
         "noisy_reconstruction": [one["exact_reconstruction_noise_0.5"] for one in vae],
     }
-    steps = results[0]["training"]["reasoner"]["steps"]
+    (steps,) = {result["training"]["reasoner"]["steps"] for result in results}  # seeds of other lengths have no mean
     means = {name: sum(each) / len(each) for name, each in figures.items()}
     return {"what": what, "seeds": len(results), "steps": steps, **means}
 
@@ -226,9 +230,7 @@ def content_of(what: str, results: list[dict]) -> dict:
     """Return what probes read in an autoencoder's latents, means over the seeds."""
     shares = [result["shares"] for result in results]
     symbols = {
-        symbol: {
-            kind: sum(share[kind][symbol] for share in shares) / len(shares) for kind in ("linear", "hidden layer")
-        }
+        symbol: {kind: sum(share[kind][symbol] for share in shares) / len(shares) for kind in shares[0]}
         for symbol in shares[0]["linear"]
     }
     return {"what": what, "seeds": len(results), "symbols": symbols, "equations": results[0]["equations"]}

@@ -150,7 +150,7 @@ def measure(
     texts = pipeline(problems["prompt"][:], generator=generators, **rules).texts
     rows = list(zip(texts, problems["prompt"], problems["answer"], strict=True))
     if isinstance(task, StyledTask):
-        return style_figures(*(list(column) for column in zip(*rows, strict=True)))
+        return style_figures(*(list(column) for column in zip(*rows, strict=True)), task=task)
     figures = {"solved": fmean(task.is_correct(*row) for row in rows)}
     parts = [task.partial_score(*row) for row in rows]
     if None not in parts:

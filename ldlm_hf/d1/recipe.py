@@ -23,7 +23,7 @@ from ..llada.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from ..llada.recipe import DTYPES, STAGE, MaskedDiffusionRecipe, load_model, train_masked_diffusion
 from ..loading import load_adapters, load_tokenizer
 from ..schedulers import MaskedDiffusionScheduler
-from ..tasks import TASKS, Task, get_task
+from ..tasks import TASKS, StyledTask, Task, get_task
 from ..training import discard_stages, last_complete_checkpoint, read_section, run_stage
 from .configuration_diffu_grpo import DiffuGRPOConfig
 from .prompts import TEMPLATES, ask, demonstration_of_s1k
@@ -35,7 +35,7 @@ from .trainer_diffu_grpo import DiffuGRPOTrainer
 
 logger = logging.get_logger(__name__)
 # Their demonstrations are a data set of a stage, not its task.
-STYLED = ("styled_sudoku", "styled_latin_squares", "styled_countdown")
+STYLED = tuple(name for name, task in TASKS.items() if issubclass(task, StyledTask))
 S1K = "simplescaling/s1K"
 TASK_REWARDS = ("countdown", "task")  # these need the task
 

@@ -25,7 +25,7 @@ def style_reward(
     """Return 0.5 for the graded style, and up to 1 for what is right in it; 0 for another style.
 
     Right in a Sudoku is the share of the cells that equal the solution, given ones too; in Countdown all or nothing, any expression
-    with the numbers and the value of the answer.
+    with the numbers and the value of the answer, by any of the four operations.
 
     Args:
         prompts (`Sequence[str | Messages]`): not looked at.
@@ -49,7 +49,9 @@ def style_reward(
 
 
 @checked
-def style_figures(texts: Sequence[str], prompts: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
+def style_figures(
+    texts: Sequence[str], prompts: Sequence[str], answers: Sequence[str], task: StyledTask | None = None
+) -> dict[str, float]:
     """Return means over answers to Sudokus, or to Countdown: how many are in the graded style, and in how many all is right.
 
     `solved_in_either_style` reads the other style as well: what is known, however it is written. Of Sudokus there is also which
@@ -60,13 +62,15 @@ def style_figures(texts: Sequence[str], prompts: Sequence[str], answers: Sequenc
         texts (`Sequence[str]`): what was written.
         prompts (`Sequence[str]`): the problems, all of one task.
         answers (`Sequence[str]`): their solutions.
+        task ([`StyledTask`], *optional*): says what is right, such as by which operations; by default Sudoku, or Countdown by all
+            four, whichever the first answer is one of.
     """
     if not len(texts) or not len(texts) == len(prompts) == len(answers):
         raise ValueError(
             f"`texts`, `prompts` and `answers` have to be as many, at least one, but are {len(texts)}, {len(prompts)} and "
             f"{len(answers)}."
         )
-    task, rows = _task_of(answers[0]), list(zip(texts, prompts, answers, strict=True))
+    task, rows = task or _task_of(answers[0]), list(zip(texts, prompts, answers, strict=True))
     is_graded = [task.parse_answer(text) is not None for text in texts]
     figures = {"graded_style": sum(is_graded) / len(rows)}
     if isinstance(task, StyledSudoku):

@@ -33,11 +33,12 @@ class ThoughtVAEConfig(CompleteConfigMixin, PreTrainedConfig):
             by growing the latents.
         token_substitution (`float`, *optional*, defaults to 0.3): probability, per token the encoder reads, of a
             uniformly random one in its place (`p`). For arithmetic use 0 or little: a lost digit cannot be recovered.
-        readout_weight (`float`, *optional*, defaults to 0.0): weight of the cross-entropy of a readout, a linear map from
-            a block's latents to its first tokens. A decoder works out for itself whatever follows from what it wrote
-            before, as the result of an equation, and nothing else makes the latents hold that, which is where a reasoner
-            reads it.
-        readout_length (`int`, *optional*, defaults to 8): how many tokens are read out.
+        readout_weight (`float`, *optional*, defaults to 0.0): weight of the cross-entropy of a readout: a linear map from
+            a block's latents to as many states as it has tokens to read, and the decoder's output layer on them, which it
+            trains along where the decoder is not frozen. A decoder may work out for itself whatever follows from what it
+            wrote before, as the result of an equation, and nothing else makes the latents hold that, which is where a
+            reasoner reads it.
+        readout_length (`int`, *optional*, defaults to 8): how many tokens are read out, the first of each block.
         freeze_decoder (`bool`, *optional*, defaults to `True`): keep the decoder's weights (paper); a decoder that is
             small cannot be prompted by latents, so train it along with the encoder.
         latent_statistics (`str`, *optional*, defaults to `"standard"`): `"standard"` (mean and standard deviation of

@@ -7,8 +7,8 @@ linearly projected, are its prefix, and it writes the block (eq. 1): `L = E[-log
 What differs from the paper, which is silent about it: the diffusion sees latents standardised by fitted statistics,
 since noise of a given strength means little before the scale of what it is added to; a block ends with an end-of-text
 token that is part of the loss, whichever the tokenizer has, and padding is known by its mask; the log variance is
-clamped; and a linear readout of the block's tokens may join the loss (`readout_weight`), so that latents hold what the decoder could
-work out for itself.
+clamped; and a readout of the block's tokens, linear in the latents, may join the loss
+(`readout_weight`), so that they hold what the decoder could work out for itself.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ class ThoughtVAEOutput(ModelOutput):
     Attributes:
         loss (`Tensor` of shape `()`): `reconstruction_loss + readout_weight * readout_loss + kl_weight * kl`.
         reconstruction_loss (`Tensor` of shape `()`): cross-entropy in nats per token, the mean over blocks.
-        readout_loss (`Tensor` of shape `()`, *optional*): that of the readout.
         kl (`Tensor` of shape `()`): KL divergence from the standard normal in nats, the mean over blocks.
         logits (`Tensor` of shape `(batch, length + 1, vocabulary)`): scores of each token and of the end after the
             last.
         latents (`Tensor` of shape `(batch, latents_per_block, latent_dim)`): what was decoded, noise included; not
             standardised, float32.
+        readout_loss (`Tensor` of shape `()`, *optional*): cross-entropy of the readout in nats per token, the mean over blocks.
     """
 
     loss: Tensor | None = None
     reconstruction_loss: Tensor | None = None
-    readout_loss: Tensor | None = None
     kl: Tensor | None = None
     logits: Tensor | None = None
     latents: Tensor | None = None
+    readout_loss: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -259,10 +259,10 @@ class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
         output = ThoughtVAEOutput(
             loss=loss,
             reconstruction_loss=reconstruction_loss,
-            readout_loss=readout_loss,
             kl=kl,
             logits=logits,
             latents=latents,
+            readout_loss=readout_loss,
         )
         return output if return_dict else output.to_tuple()
 

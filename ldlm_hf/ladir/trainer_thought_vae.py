@@ -103,7 +103,7 @@ class ThoughtVAETrainer(ReproducibleTrainer):
         return output
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Return the reconstruction's cross-entropy plus the weighted KL divergence, under noise and substitution."""
+        """Return cross-entropy, that of the readout if there is one, and KL divergence, weighted, under noise and substitution."""
         config = self.accelerator.unwrap_model(self.model).config
         input_ids, attention_mask = inputs["input_ids"], inputs["attention_mask"]
         generators = self.generators(len(input_ids))

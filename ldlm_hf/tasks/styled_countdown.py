@@ -1,7 +1,7 @@
 """Countdown in two styles, of which only one is graded (`styles.py`): `>(3+4)*5`, or backwards, `<5*)4+3(`.
 
 For fine-tuning before the reinforcement there are demonstrations of the graded style on other problems, with other targets: those of
-fewer numbers teach a small model to leave numbers out.
+fewer numbers may teach a small model to leave numbers out.
 """
 
 from __future__ import annotations

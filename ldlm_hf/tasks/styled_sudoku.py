@@ -12,7 +12,7 @@ from itertools import permutations
 
 from .styles import StyledTask
 from .sudoku import DIGITS, NUM_CELLS, Sudoku, grids
-from .task import Problem, check_place
+from .task import ChainReport, Problem, check_place
 
 
 class StyledSudoku(StyledTask, Sudoku):
@@ -31,6 +31,10 @@ class StyledSudoku(StyledTask, Sudoku):
     def backwards(self, answer: str) -> str:
         """Return the cells from the last to the first."""
         return answer[::-1]
+
+    def check_chain(self, text: str, target: str) -> ChainReport:
+        """Compare with the reference row by row; `text` has to be in the graded style, `target` may be in either."""
+        return Sudoku().check_chain(self.parse_answer(text) or "", self.read_either_style(target) or "")
 
     def partial_score(self, text: str, prompt: str, answer: str) -> float:
         """Return the share of the blanks filled as in the reference; 0 for a text that is not in the graded style."""

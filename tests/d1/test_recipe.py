@@ -191,5 +191,8 @@ def test_an_expression_in_the_style_is_worth_more_if_it_solves_its_problem_in_wh
     assert figures == shares
     assert style_figures(list(written)[::-1], [prompt] * len(written), [answer] * len(written)) == figures
     assert style_figures(texts, prompts, answers)["solved_in_either_style"] == 1.0
+    divided = {"texts": [">6/2"], "prompts": ["6,2=3"], "answers": ["6/2"]}
+    assert style_figures(**divided)["solved"] == 1.0
+    assert style_figures(**divided, task=StyledCountdown(num_numbers=2, operations="+-*"))["solved"] == 0.0
     with pytest.raises(ValueError, match="`prompt`"):
         style_figures([">7"], ["0140300200010020"], [answer])

@@ -7,18 +7,15 @@ import sys
 from ldlm_hf.tasks import TASKS
 
 
-GENERATED = (
-    "addition",
-    "two_digit_addition",
-    "three_operations",
-    "rotation",
-    "sudoku",
-    "countdown",
-    "mixed_countdown",
-    "styled_sudoku",
-    "styled_latin_squares",
-    "styled_countdown",
-)
+PUBLISHED = (
+    "continuation",
+    "gsm8k",
+    "math500",
+    "arc_challenge",
+    "truthful_qa",
+    "human_eval",
+)  # read from files, not generated
+GENERATED = [name for name in TASKS if name not in PUBLISHED]
 SHOW = """
 import sys
 from ldlm_hf.tasks import get_task
@@ -30,9 +27,8 @@ for name in sys.argv[1:]:
 
 
 def test_problems_do_not_depend_on_the_order_of_sets():
-    assert set(GENERATED) <= set(TASKS)
     shown = []
-    for hash_seed in ("1", "2"):
+    for hash_seed in ("1", "2"):  # the order is drawn when Python starts, so it takes two of them
         own = {**os.environ, "PYTHONHASHSEED": hash_seed}
         command = [sys.executable, "-c", SHOW, *GENERATED]
         shown.append(subprocess.run(command, env=own, capture_output=True, text=True, check=True, timeout=300).stdout)

@@ -20,6 +20,18 @@ def test_only_the_graded_style_is_an_answer():
         assert set(problem.target + problem.prompt) <= set("".join(task.words()))
 
 
+def test_rows_are_compared_behind_the_sign_of_the_style():
+    graded, other = StyledSudoku(1.0).problem("test", 0), StyledSudoku(0.0).problem("test", 0)
+    task = StyledSudoku(0.5)
+    for target in (graded.target, other.target):
+        report = task.check_chain(graded.target, target)
+        assert (report.num_correct_steps, report.is_consistent) == (4, True)
+        assert task.check_chain(other.target, target).num_correct_steps == 0
+    swapped = graded.target[:-1] + ("1" if graded.target[-1] != "1" else "2")
+    report = task.check_chain(swapped, graded.target)
+    assert (report.num_correct_steps, report.is_consistent) == (3, False)
+
+
 @pytest.mark.parametrize("text", ["", "<", ">12", "1" * 16, ">" + "5" * 16, "<" + "1" * 17])
 def test_what_is_in_no_style_is_no_answer(text):
     assert StyledSudoku().read_either_style(text) is None

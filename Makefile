@@ -14,7 +14,7 @@ train: .venv/ready
 	$(VENV) examples/run_train.py examples/recipes/ldlm/addition.yaml
 
 test: .venv/ready
-	$(VENV) -m pytest tests
+	$(VENV) -m pytest tests --numprocesses 2 --dist worksteal
 
 style: .venv/ready
 	$(VENV) -m ruff check --fix ldlm_hf tests examples

@@ -36,7 +36,8 @@ import transformers  # noqa: E402
 
 datasets.disable_progress_bars()
 transformers.utils.logging.disable_progress_bar()
-torch.set_num_threads(min(2, os.cpu_count() or 1))  # tiny models lose time on more
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+torch.set_num_threads(max(1, min(2, os.cpu_count() or 1) // WORKERS))  # tiny models lose time on more
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from ldlm_hf.evaluation import write_results
 from ldlm_hf.reward_plots import plot_rewards
@@ -35,7 +35,7 @@ def hand_out_reinforcement(folder: Path, card: Path) -> None:
         curves = curves_of(folder / name) if name in studies else {}
         if curves:
             plot_rewards(curves, card / "figures" / f"{name}.png")
-            figures[f"Rewards {title}"] = f"figures/{name}.png"
+            figures[f"Rewards {title}, means over the seeds that most variants have"] = f"figures/{name}.png"
     measured: dict[str, dict] = {}
     for name in ("signal", "speed"):
         if (folder / f"{name}.json").exists():
@@ -99,15 +99,22 @@ def spread(values: list[float]) -> dict:
 
 
 def curves_of(folder: Path) -> dict[str, list[dict]]:
-    """Return the mean reward of every variant, over the seeds that all have, in parts of its training, and what it had cost by then."""
+    """Return the mean reward of every variant in parts of its training, and what it had cost by then.
+
+    Seeds start from models of different skill, so the mean is over the same ones for all: those that the most variants
+    have. A variant that lacks one of them is left out. Seconds are the median, as a run may have stood still a while.
+    """
     reinforced = {
         arm: {result["seed"]: result["training"]["rl"] for result in results if "rl" in result["training"]}
         for arm, results in read_arms(folder).items()
     }
-    reinforced = {arm: records for arm, records in reinforced.items() if records}
+    found = Counter(frozenset(records) for records in reinforced.values() if records)
+    seeds = max(found, key=lambda some: (found[some], len(some)), default=frozenset())
     curves = {}
     for arm, by_seed in reinforced.items():
-        records = [by_seed[seed] for seed in set.intersection(*map(set, reinforced.values()))]
+        if not by_seed or not seeds <= by_seed.keys():
+            continue
+        records = [by_seed[seed] for seed in sorted(seeds)]
         logs = [[entry for entry in record["log"] if "reward" in entry] for record in records]
         total, size = logs[0][-1]["step"], max(1, len(logs[0]) // POINTS)
         points = []
@@ -119,10 +126,10 @@ def curves_of(folder: Path) -> dict[str, list[dict]]:
                 {
                     "updates": updates,
                     "completions": share * fmean(record["completions"] for record in records),
-                    "seconds": share * fmean(record["seconds"] for record in records),
+                    "seconds": share * median(record["seconds"] for record in records),
                     "reward": fmean(entry["reward"] for entry in part),
                 }
             )
-        name = "as it stands" if arm == "rl" else arm.removeprefix("rl_")
-        curves[name.replace("_", " ").replace("mu ", "mu=")] = points
+        name = "as it stands" if arm == "rl" else arm.removeprefix("rl_").replace("_", " ").replace("mu ", "mu=")
+        curves[name] = points
     return curves

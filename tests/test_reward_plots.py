@@ -45,6 +45,15 @@ def test_curves_are_means_over_seeds_with_their_costs(study):
     first, *_, last = curves["mu=12 none"]
     assert first["reward"] == pytest.approx(0.6)
     assert (last["updates"], last["completions"], last["seconds"]) == (6, 60, 10.5)
+    (study / "rl_elbo-0.json").write_text(json.dumps(result("rl_elbo", 0, 0.5, [0.7, 0.8])))
+    (study / "rl_mu_2_none-0.json").write_text(json.dumps(result("rl_mu_2_none", 0, 0.5, [0.2, 0.4])))
+    curves = curves_of(study)  # two variants have the first seed only, so that is what all are compared on
+    assert list(curves) == ["elbo", "mu=2 none", "mu=12 none"]
+    assert curves["mu=12 none"][0]["reward"] == pytest.approx(0.1)
+    for name in ("elbo", "mu_2_none"):
+        (study / f"rl_{name}-1.json").write_text(json.dumps(result(f"rl_{name}", 1, 0.5, [0.4, 0.4])))
+    (study / "rl_mu_24_none-0.json").write_text(json.dumps(result("rl_mu_24_none", 0, 0.5, [0.2, 0.4])))
+    assert list(curves_of(study)) == ["elbo", "mu=2 none", "mu=12 none"]
 
 
 def test_a_card_is_handed_rows_with_spreads_and_a_picture(study, tmp_path):

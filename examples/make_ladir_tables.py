@@ -20,6 +20,13 @@ ARMS = {
     "more_stage_1": "and more of stage 1",
     "stage_2": "and stage 2 instead",
     "longer_stage_1": "stage 1 for longer, from the top of its schedule again",
+    "coarse": "latent reasoner, stage 1, on coarse latents",
+    "coarse_longer_stage_1": "and for longer, from the top of its schedule again",
+}
+OTHER_DESIGNS = {
+    "longer_stage_1": "a longer stage 1",
+    "coarse": "stage 1 on coarse latents",
+    "coarse_longer_stage_1": "a longer one on them",
 }
 BASELINES = {
     "autoregressive": "than the language model it starts from",
@@ -50,13 +57,17 @@ VARIANTS = {  # of stage 1 and its autoencoder: what differs
     "v_prediction": "predicts v",
     "epsilon": "predicts the noise",
     "latent_noise_0": "predicts the clean latents, no noise on the autoencoder's",
+    "latent_noise_0.7": "predicts the clean latents, noise of 0.7 on the autoencoder's",
     "latent_noise_1": "predicts the clean latents, noise of 1.0 on the autoencoder's",
+    "latent_noise_1.5": "predicts the clean latents, noise of 1.5 on the autoencoder's",
+    "wide_noise_1": "latents of twice the size, noise of 1.0 on them",
     "substitution": "predicts the clean latents, three in ten tokens of the autoencoder's input replaced (paper)",
 }
 CONTENTS = {
     "plain": "as in the first table",
     "wider": "latents of twice the size",
     "readout": "latents of twice the size, and a readout",
+    "coarse": "coarse latents",
 }
 PASSES = (1, 8, 32)
 SEEDS = 3  # of a row that says nothing of them
@@ -101,9 +112,9 @@ def study_of(folder: Path, title: str) -> dict | None:
         "sweeps": sweeps,
         "variants": list(variants.values()) if len(variants) > 1 else [],
         "contents": [
-            content_of(what, results)
+            content_of(what, path)
             for name, what in CONTENTS.items()
-            if (results := read(folder, f"content_{name}"))
+            for path in sorted(folder.glob(f"content_{name}-[0-9]*.json"))
         ],
         "verdicts": verdicts(table, sweeps),
         "num_problems": first["num_problems"],
@@ -226,14 +237,12 @@ def variant_of(what: str, results: list[dict]) -> dict:
     return {"what": what, "seeds": len(results), "steps": steps, **means}
 
 
-def content_of(what: str, results: list[dict]) -> dict:
-    """Return what probes read in an autoencoder's latents, means over the seeds."""
-    shares = [result["shares"] for result in results]
-    symbols = {
-        symbol: {kind: sum(share[kind][symbol] for share in shares) / len(shares) for kind in shares[0]}
-        for symbol in shares[0]["linear"]
-    }
-    return {"what": what, "seeds": len(results), "symbols": symbols, "equations": results[0]["equations"]}
+def content_of(what: str, path: Path) -> dict:
+    """Return what probes read in the latents of one autoencoder: those of other seeds may hold other things."""
+    result, seed = json.loads(path.read_text()), path.stem.rpartition("-")[2]
+    shares = result["shares"]
+    symbols = {symbol: {kind: share[symbol] for kind, share in shares.items()} for symbol in shares["linear"]}
+    return {"what": what, "seed": seed, "symbols": symbols, "equations": result["equations"]}
 
 
 def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
@@ -253,14 +262,14 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
         "repulsion": "not measured",
         "steps": "not measured",
     }
-    if "longer_stage_1" in arms:
-        longer, against = arms["longer_stage_1"], baselines[BASELINES["autoregressive"]]
-        found["diversity"] += "; a longer stage 1 " + compare(
-            "against its start, of all solutions,", longer["share"], against["share"]
-        )
-        found["precision"] += "; a longer stage 1 " + compare(
-            "against its start", longer["precise"], against["precise"]
-        )
+    for arm, which in OTHER_DESIGNS.items():
+        if arm in arms:
+            other, against = arms[arm], baselines[BASELINES["autoregressive"]]
+            found["diversity"] += f"; {which} " + compare(
+                "against its start, of all solutions,", other["share"], against["share"]
+            )
+            found["diversity"] += compare(f", and of pass@{most}", other["passes"][most], against["passes"][most])
+            found["precision"] += f"; {which} " + compare("against its start", other["precise"], against["precise"])
     if "stage_2" in arms and "more_stage_1" in arms:
         found["rollout"] = compare(
             "than as long a training of stage 1", arms["stage_2"]["precise"], arms["more_stage_1"]["precise"]

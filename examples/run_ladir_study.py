@@ -19,8 +19,8 @@ guidance (`precise`; of the language model, its greedy text). `given_latents` ar
 another problem (shuffled) or zeros; they tell whether answers come from latents at all. The sweeps vary one setting of
 `--sweep_arm`: denoising steps, initial noise, trajectories, guidance, and repulsion beside its controls, which are
 attraction, repulsion between different problems, and noise that is as strong; the last puts true steps in place of the
-first ones, which tells where problems of the most steps go wrong. A variant is stage 1, and the autoencoder
-under it, with the changes that the recipe lists under its name.
+first ones, which tells where problems of the most steps go wrong. A variant is stage 1, or what `--variant_arms` names, and
+the autoencoder under it, with the changes that the recipe lists under its name.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 from time import perf_counter
@@ -108,11 +109,13 @@ def main(arguments: list[str] | None = None) -> None:
                 args, f"{sweep}-{seed}", command, lambda sweep=sweep, recipe=recipe: run_sweep(sweep, recipe, args)
             )
         for name in args.variants:
-            train_stages(recipe, resume=True, last="language_model")  # the same for all
+            start = train_stages(recipe, resume=True, last="language_model")  # the same for all
             ready = {"pretrained_lm": str(recipe.folder("language_model") / "model")}
             changed = {**merge_recipes(own, variants[name]), **ready, "output_dir": f"{recipe.output_dir}-{name}"}
             variant = read_section(LaDiRRecipe, changed)
-            run_once(args, f"{name}-{seed}", command, lambda variant=variant: run_arm("stage_1", variant, args))
+            for arm in args.variant_arms:
+                own_name = name if arm == "stage_1" else f"{name}_{arm}"
+                run_once(args, f"{own_name}-{seed}", command, partial(run_variant, arm, variant, start, args))
     print(table(args.results, args.arms))
 
 
@@ -124,6 +127,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--arms", nargs="*", default=list(STAGES), choices=STAGES)
     parser.add_argument("--sweeps", nargs="*", default=list(SWEEPS), choices=SWEEPS)
     parser.add_argument("--variants", nargs="*", default=[], help="names under the recipe's `variants`")
+    parser.add_argument("--variant_arms", nargs="+", default=["stage_1"], choices=list(STAGES)[3:], help="of those")
     parser.add_argument("--sweep_arm", default="stage_2", choices=list(STAGES)[3:], help="whose setting is varied")
     parser.add_argument(
         "--results", type=Path, default=Path("results/ladir/countdown_2_to_4"), help="where the files go"
@@ -185,6 +189,14 @@ def run_arm(arm: str, recipe: LaDiRRecipe, args: argparse.Namespace) -> dict:
         measured = tune_reasoner(pipeline, problems, validation, args)
         measured["given_latents"] = measure_given_latents(pipeline, problems, recipe)
     return {"arm": arm, **measured, "training": without_logs(records), "log": records[STAGES[arm]].get("log")}
+
+
+def run_variant(arm: str, recipe: LaDiRRecipe, start: dict[str, dict], args: argparse.Namespace) -> dict:
+    """Train and measure an arm of a variant, whose recipe takes its language model ready; `start` is the record of that."""
+    measured = run_arm(arm, recipe, args)
+    training = {**measured["training"], **without_logs(start)}
+    training["language_model"]["pretrained"] = recipe.pretrained_lm
+    return {**measured, "training": training}
 
 
 def restarted(recipe: LaDiRRecipe) -> LaDiRRecipe:

@@ -177,6 +177,12 @@ def test_the_large_recipes_are_the_papers():
     assert {key for key in recipe if recipe[key] != other[key]} == {"output_dir", "pretrained_lm"}
 
 
+def test_the_shipped_models_recipe_goes_on_as_its_first_stage_began():
+    recipe = read_recipe(RECIPES / "countdown_2_to_4_longer.yaml")
+    first, then = recipe["reasoner_training"], recipe["continued_training"]
+    assert {key for key in {*first, *then} if first.get(key) != then.get(key)} == {"max_steps", "save_steps"}
+
+
 def test_a_written_problem_is_scored_behind_its_question():
     rows = written_problems(sums(3), tokenizer(), SPLITTER)
     batch = collate_written([rows[i] for i in range(3)])

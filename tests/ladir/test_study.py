@@ -82,12 +82,16 @@ def test_every_arm_is_measured_once(tmp_path, one_thread, capsys):
 
 def test_a_variant_of_stage_one_stands_on_the_same_language_model(tmp_path, one_thread):
     own = [*arguments(tmp_path), "variants={flow: {reasoner: {prediction_type: flow}}}"]
-    run_ladir_study.main([*own, "--arms", "--sweeps", "--variants", "flow"])
-    (path,) = (tmp_path / "results").iterdir()
-    result = json.loads(path.read_text())
+    both = ["--variant_arms", "stage_1", "longer_stage_1"]
+    run_ladir_study.main([*own, "--arms", "--sweeps", "--variants", "flow", *both])
+    results = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").iterdir()}
+    assert set(results) == {"flow-0", "flow_longer_stage_1-0"}
     runs = tmp_path / "runs"
-    assert path.stem == "flow-0"
-    assert result["training"]["language_model"]["pretrained"] == str(runs / "seed-0" / "language_model" / "model")
+    for result in results.values():
+        record = result["training"]["language_model"]
+        assert record["pretrained"] == str(runs / "seed-0" / "language_model" / "model")
+        assert {"steps", "batch_size", "parameters"} <= set(record) and record["seconds"] > 0
+    assert (runs / "seed-0-flow-restarted" / "continued" / "model").is_dir()
     saved = json.loads((runs / "seed-0-flow" / "reasoner" / "model" / "config.json").read_text())
     assert saved["prediction_type"] == "flow"
     with pytest.raises(ValueError, match="variants.*epsilon"):

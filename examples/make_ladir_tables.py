@@ -63,11 +63,12 @@ VARIANTS = {  # of stage 1 and its autoencoder: what differs
     "wide_noise_1": "latents of twice the size, noise of 1.0 on them",
     "substitution": "predicts the clean latents, three in ten tokens of the autoencoder's input replaced (paper)",
 }
-CONTENTS = {
-    "plain": "as in the first table",
-    "wider": "latents of twice the size",
-    "readout": "latents of twice the size, and a readout",
-    "coarse": "coarse latents",
+CONTENTS = {  # of latents: whose, and the arm or variant that reasons in them
+    "plain": ("as in the first table", "stage_1"),
+    "wider": ("latents of twice the size", "wider"),
+    "readout": ("latents of twice the size, and a readout", "readout"),
+    "coarse": ("coarse latents", "coarse"),
+    "latent_noise_1.5": ("noise of 1.5 on them", "latent_noise_1.5"),
 }
 PASSES = (1, 8, 32)
 SEEDS = 3  # of a row that says nothing of them
@@ -112,8 +113,8 @@ def study_of(folder: Path, title: str) -> dict | None:
         "sweeps": sweeps,
         "variants": list(variants.values()) if len(variants) > 1 else [],
         "contents": [
-            content_of(what, path)
-            for name, what in CONTENTS.items()
+            content_of(what, arm, path)
+            for name, (what, arm) in CONTENTS.items()
             for path in sorted(folder.glob(f"content_{name}-[0-9]*.json"))
         ],
         "verdicts": verdicts(table, sweeps),
@@ -237,12 +238,16 @@ def variant_of(what: str, results: list[dict]) -> dict:
     return {"what": what, "seeds": len(results), "steps": steps, **means}
 
 
-def content_of(what: str, path: Path) -> dict:
-    """Return what probes read in the latents of one autoencoder: those of other seeds may hold other things."""
+def content_of(what: str, arm: str, path: Path) -> dict:
+    """Return what probes read in the latents of one autoencoder, and what the reasoner of the same seed finds with them."""
     result, seed = json.loads(path.read_text()), path.stem.rpartition("-")[2]
-    shares = result["shares"]
+    shares, reasoner = result["shares"], path.with_name(f"{arm}-{seed}.json")
     symbols = {symbol: {kind: share[symbol] for kind, share in shares.items()} for symbol in shares["linear"]}
-    return {"what": what, "seed": seed, "symbols": symbols, "equations": result["equations"]}
+    row = {"what": what, "seed": seed, "symbols": symbols, "equations": result["equations"], "steps": None}
+    if reasoner.exists():
+        found = json.loads(reasoner.read_text())
+        row |= {"steps": found["training"]["reasoner"]["steps"], "any": found["sampled"][f"pass@{max(PASSES)}"]}
+    return row
 
 
 def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:

@@ -43,8 +43,11 @@ def test_rows_of_variants_say_how_many_steps_they_had(study):
 def test_what_latents_hold_is_told_symbol_by_symbol(study):
     rows = {(row["what"], row["seed"]): row for row in study["contents"]}
     assert len(rows) == sum(len(files(f"content_{name}")) for name in CONTENTS) > 3
-    for name, what in CONTENTS.items():
+    for name, (what, arm) in CONTENTS.items():
         for seed, result in enumerate(files(f"content_{name}")):
+            reasoner = json.loads((RESULTS / f"{arm}-{seed}.json").read_text())
+            assert rows[what, str(seed)]["any"] == reasoner["sampled"]["pass@32"]
+            assert rows[what, str(seed)]["steps"] == reasoner["training"]["reasoner"]["steps"]
             for kind in ("linear", "hidden layer", "most frequent"):
                 shown = rows[what, str(seed)]["symbols"]["result"][kind]
                 assert shown == result["shares"][kind]["result"]

@@ -193,6 +193,7 @@ def row_of(arm: str, results: list[dict]) -> dict:
         "stop_accuracy": spread([one["stop_accuracy"] for one in sampled]) if "stop_accuracy" in sampled[0] else None,
         "given": None,
         "thoughts": None,
+        "reconstruction": [one["training"].get("vae", {}).get("exact_reconstruction") for one in results],
     }
     if "given_latents" in results[0]:
         names = results[0]["given_latents"]

@@ -21,12 +21,10 @@ ARMS = {
     "stage_2": "and stage 2 instead",
     "longer_stage_1": "stage 1 for longer, from the top of its schedule again",
     "coarse": "latent reasoner, stage 1, on coarse latents",
-    "coarse_longer_stage_1": "and for longer, from the top of its schedule again",
 }
-OTHER_DESIGNS = {
+OTHER_DESIGNS = {  # of the latent reasoner, in what is said of the paper's claims
     "longer_stage_1": "a longer stage 1",
     "coarse": "stage 1 on coarse latents",
-    "coarse_longer_stage_1": "a longer one on them",
 }
 BASELINES = {
     "autoregressive": "than the language model it starts from",

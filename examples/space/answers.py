@@ -23,6 +23,7 @@ from verdicts import Judge, Verdict, is_true_equation
 
 from ldlm_hf import LaDiRPipeline, LatentReasoningPipeline, MaskedDiffusionPipeline
 from ldlm_hf.evaluation import load_pipeline
+from ldlm_hf.ladir.reconstruction import write_blocks
 from ldlm_hf.ldlm.supported_schedulers import make_sampler
 from ldlm_hf.pipeline import ReasoningPipeline
 from ldlm_hf.tasks import Sudoku
@@ -216,19 +217,15 @@ def watch_thoughts(pipeline: LaDiRPipeline, problem: str, settings: Settings, ju
         callback_on_step_end=watch,
         callback_on_step_end_tensor_inputs=["latents", "estimate"],
     )
-    rows = torch.stack([*noised, *estimates])  # a block each: (steps, 1, latents_per_block, latent_dim)
-    ones, longest = torch.ones(len(rows), dtype=torch.long), pipeline.config.max_new_tokens
-    texts = [text for (text,) in pipeline.read_thoughts(rows, ones, longest)]
-    frames, before = [], ()
-    for number, latents in enumerate(noised):
-        block, step = divmod(number, settings.steps)
-        reading, estimate = texts[number], texts[len(noised) + number]
-        label = f"block {block + 1}, after step {step + 1} of {settings.steps}"
-        left = f"{1 - (step + 1) / settings.steps:.0%} noise left"
-        is_true = is_true_equation(reading)
-        frames.append(Frame(label, left, reading, estimate, is_true, before, latents[0].numpy()))
-        if step + 1 == settings.steps:
-            before = (*before, reading)
+    longest, count, frames, before = pipeline.config.max_new_tokens, settings.steps, [], ()
+    for block, first in enumerate(range(0, len(noised), count)):
+        rows = torch.cat([*noised[first : first + count], *estimates[first : first + count]])
+        texts = write_blocks(pipeline.vae, pipeline.tokenizer, rows, longest, [(problem, *before)] * len(rows))
+        for step, (reading, estimate) in enumerate(zip(texts[:count], texts[count:], strict=True)):
+            label = f"block {block + 1}, after step {step + 1} of {count}"
+            left = f"{1 - (step + 1) / count:.0%} noise left"
+            frames.append(Frame(label, left, reading, estimate, is_true_equation(reading), before, rows[step].numpy()))
+        before = (*before, texts[count - 1])
     return output.texts[0], frames
 
 

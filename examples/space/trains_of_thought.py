@@ -111,7 +111,8 @@ def search(
     # Once for the thoughts of all, once for what all write: the pipeline reads out the thoughts of the chosen one only.
     latent = pipeline(problem, **options, generator=generator_of(seed), output_type="latent")
     written = pipeline(problem, **options, generator=generator_of(seed))
-    thoughts = pipeline.read_thoughts(latent.latents, latent.num_blocks, pipeline.config.max_new_tokens)
+    longest = pipeline.config.max_new_tokens
+    thoughts = pipeline.read_thoughts(latent.latents, latent.num_blocks, longest, [problem] * count)
     (texts,) = written.samples
     answers, verifier = pipeline.read_answers(texts), task_verifier(pipeline.task)
     chosen = {

@@ -39,6 +39,9 @@ class ThoughtVAEConfig(CompleteConfigMixin, PreTrainedConfig):
             wrote before, as the result of an equation, and nothing else makes the latents hold that, which is where a
             reasoner reads it.
         readout_length (`int`, *optional*, defaults to 8): how many tokens are read out, the first of each block.
+        decoder_reads_context (`bool`, *optional*, defaults to `False`): the decoder reads the question and the steps before
+            a block as text, ahead of the block's latents (paper: the latents alone). Latents then need not hold what the
+            question says, only which of the steps that it allows is taken.
         freeze_decoder (`bool`, *optional*, defaults to `True`): keep the decoder's weights (paper); a decoder that is
             small cannot be prompted by latents, so train it along with the encoder.
         latent_statistics (`str`, *optional*, defaults to `"standard"`): `"standard"` (mean and standard deviation of
@@ -64,6 +67,7 @@ class ThoughtVAEConfig(CompleteConfigMixin, PreTrainedConfig):
     token_substitution: float | int = 0.3
     readout_weight: float | int = 0.0
     readout_length: int = 8
+    decoder_reads_context: bool = False
     freeze_decoder: bool = True
     latent_statistics: str = "standard"
     min_log_variance: float | int = -12.0

@@ -7,77 +7,23 @@ linearly projected, are its prefix, and it writes the block (eq. 1): `L = E[-log
 What differs from the paper, which is silent about it: the diffusion sees latents standardised by fitted statistics,
 since noise of a given strength means little before the scale of what it is added to; a block ends with an end-of-text
 token that is part of the loss, whichever the tokenizer has, and padding is known by its mask; the log variance is
-clamped; and a readout of the block's tokens, linear in the latents, may join the loss
-(`readout_weight`), so that they hold what the decoder could work out for itself.
+clamped; a readout of the block's tokens, linear in the latents, may join the loss (`readout_weight`), so that they
+hold what the decoder could work out for itself; and the decoder may read what stands before the block
+(`decoder_reads_context`), so that they need not hold what the question says.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, LogitsProcessorList, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 
 from ..arguments import LogitsWatch, check_integer, check_shapes, check_token_ids, present, shown
 from ..loading import CompleteLoadingMixin, load_complete
 from .configuration_thought_vae import ThoughtVAEConfig
-
-
-@dataclass
-class ThoughtVAEOutput(ModelOutput):
-    """What `ThoughtVAE.forward` returns.
-
-    Attributes:
-        loss (`Tensor` of shape `()`): `reconstruction_loss + readout_weight * readout_loss + kl_weight * kl`.
-        reconstruction_loss (`Tensor` of shape `()`): cross-entropy in nats per token, the mean over blocks.
-        kl (`Tensor` of shape `()`): KL divergence from the standard normal in nats, the mean over blocks.
-        logits (`Tensor` of shape `(batch, length + 1, vocabulary)`): scores of each token and of the end after the
-            last.
-        latents (`Tensor` of shape `(batch, latents_per_block, latent_dim)`): what was decoded, noise included; not
-            standardised, float32.
-        readout_loss (`Tensor` of shape `()`, *optional*): cross-entropy of the readout in nats per token, the mean over blocks.
-    """
-
-    loss: Tensor | None = None
-    reconstruction_loss: Tensor | None = None
-    kl: Tensor | None = None
-    logits: Tensor | None = None
-    latents: Tensor | None = None
-    readout_loss: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class DiagonalGaussian:
-    """A normal distribution of independent coordinates.
-
-    Attributes:
-        mean (`Tensor` of shape `(batch, …)`): its means, float32.
-        log_variance (`Tensor` of the same shape): logarithms of its variances, float32.
-    """
-
-    mean: Tensor
-    log_variance: Tensor
-
-    def __post_init__(self):
-        """Check that the tensors are alike."""
-        check_shapes(mean=(self.mean, "float: batch …"), log_variance=(self.log_variance, "float: batch …"))
-
-    @property
-    def std(self) -> Tensor:
-        """Standard deviations."""
-        return (0.5 * self.log_variance).exp()
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """Return the sample that standard normal `noise` of the mean's shape stands for."""
-        check_shapes(mean=(self.mean, "…"), noise=(noise, "…"))
-        return self.mean + self.std * noise
-
-    def kl(self) -> Tensor:
-        """Return `KL(self || N(0, I))` in nats of each row, summed over its coordinates: `(batch,)`."""
-        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).flatten(1).sum(1)
+from .diagonal_gaussian import DiagonalGaussian
+from .thought_vae_output import ThoughtVAEOutput
 
 
 class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
@@ -155,7 +101,7 @@ class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
 
     def _check_tokens(self, **tensors: Tensor | None) -> None:
         """Raise `ValueError` unless token ids and their mask are `(batch, length)` of the vocabulary."""
-        kinds = {name: "mask" if name == "attention_mask" else "int64" for name in tensors}
+        kinds = {name: "mask" if name.endswith("_mask") else "int64" for name in tensors}
         check_shapes(**present(**{name: (tensor, f"{kinds[name]}: batch length") for name, tensor in tensors.items()}))
         for name, tensor in tensors.items():
             if kinds[name] == "int64" and tensor is not None:
@@ -218,6 +164,8 @@ class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
         corrupted_ids: Tensor | None = None,
         posterior_noise: Tensor | None = None,
         latent_noise: Tensor | None = None,
+        context_ids: Tensor | None = None,
+        context_mask: Tensor | None = None,
         return_dict: bool = True,
     ) -> ThoughtVAEOutput | tuple[Tensor, ...]:
         """Encode blocks and score their reconstruction (eq. 1).
@@ -231,6 +179,9 @@ class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
                 to sample the posterior; its mean is decoded by default.
             latent_noise (`Tensor` of shape `(batch, latents_per_block, latent_dim)`, *optional*): standard normal, for
                 the configuration's `latent_noise`; none is added by default.
+            context_ids (`Tensor` of shape `(batch, context)`, *optional*): with `decoder_reads_context`, and only then,
+                the tokens that stand before each block, see [`tokenize_contexts`]; int64.
+            context_mask (`Tensor` of shape `(batch, context)`, *optional*): 1 for those tokens and 0 for padding.
             return_dict (`bool`, *optional*, defaults to `True`): return a [`ThoughtVAEOutput`] or a tuple.
 
         Returns:
@@ -248,7 +199,8 @@ class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
         latents = posterior.mean if posterior_noise is None else posterior.sample(posterior_noise)
         if latent_noise is not None:
             latents = latents + self._noise_scale(posterior) * latent_noise
-        logits = self._score(latents, input_ids, attention_mask)  # (batch, length + 1, vocab)
+        context = self._check_context(len(input_ids), context_ids, context_mask)
+        logits = self._score(latents, input_ids, attention_mask, context)  # (batch, length + 1, vocab)
         losses = self._losses(logits, input_ids, attention_mask)
         reconstruction_loss, kl = losses.mean(), posterior.kl().mean()
         loss = reconstruction_loss + self.config.kl_weight * kl
@@ -267,12 +219,20 @@ class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, max_new_tokens: int = 128) -> Tensor:
+    def decode(
+        self,
+        latents: Tensor,
+        max_new_tokens: int = 128,
+        context_ids: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
         """Write out standardised latents as token ids, greedily.
 
         Args:
             latents (`Tensor` of shape `(batch, latents_per_block, latent_dim)`): standardised latents.
             max_new_tokens (`int`, *optional*, defaults to 128): most tokens to write.
+            context_ids (`Tensor` of shape `(batch, context)`, *optional*): as those of `forward`.
+            context_mask (`Tensor` of shape `(batch, context)`, *optional*): as that of `forward`.
 
         Returns:
             `Tensor` of shape `(batch, length)`, int64; every row ends at its end-of-text token, then padding.
@@ -285,8 +245,8 @@ class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
             eos_token_id=self.config.eos_token_id,
             pad_token_id=self.config.pad_token_id,
         )
-        prefix = self._prefix(latents.float() * self.latent_std + self.latent_mean)
-        mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
+        context = self._check_context(len(latents), context_ids, context_mask)
+        prefix, mask = self._prefix(latents.float() * self.latent_std + self.latent_mean, context)
         watch = LogitsWatch()
         arguments = {"generation_config": config, "logits_processor": LogitsProcessorList([watch])}
         tokens = self.decoder.generate(inputs_embeds=prefix, attention_mask=mask, **arguments)
@@ -331,17 +291,56 @@ class ThoughtVAE(CompleteLoadingMixin, PreTrainedModel):
             return self.config.latent_noise
         return self.config.latent_noise * posterior.mean.detach().std()  # no gradient: growing shall not help
 
-    def _prefix(self, latents: Tensor) -> Tensor:
-        return self.from_latent(latents.to(self.from_latent.weight.dtype))  # (batch, latents, width)
+    def _check_context(
+        self, batch: int, context_ids: Tensor | None, context_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return context tokens and their mask, or `None` for a decoder that reads none.
 
-    def _score(self, latents: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        Raises:
+            ValueError: if they are not there where the decoder reads them or there where it does not, do not fit the
+                batch, or leave no position of the LM for a block.
+        """
+        if not self.config.decoder_reads_context:
+            for name, tensor in (("context_ids", context_ids), ("context_mask", context_mask)):
+                if tensor is not None:
+                    raise ValueError(f"`{name}` is given, but the decoder was built without `decoder_reads_context`.")
+            return None
+        if context_ids is None:
+            raise ValueError(
+                "`context_ids` is missing: this decoder reads what stands before a block, and so needs it."
+            )
+        self._check_tokens(context_ids=context_ids, context_mask=context_mask)
+        check_shapes(context_ids=(context_ids, f"{batch} context"))
+        if context_mask is None:
+            context_mask = torch.ones_like(context_ids)
+        limit = self.config.reader_config.to_dict().get("max_position_embeddings")  # not every LM has one
+        used = int(context_mask.sum(1).max()) + self.config.latents_per_block if context_mask.numel() else 0
+        if limit is not None and used >= limit:
+            raise ValueError(
+                f"`context_ids` and latents take {used} of the {limit} positions of the LM; shorten them."
+            )
+        return context_ids, context_mask.long()
+
+    def _prefix(self, latents: Tensor, context: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """Return the states of context and latents, `(batch, prefix, width)`, and their mask, which has holes for padding."""
+        states = self.from_latent(latents.to(self.from_latent.weight.dtype))  # (batch, latents, width)
+        mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+        if context is None:
+            return states, mask
+        read = self.decoder.get_input_embeddings()(context[0])
+        return torch.cat([read, states], dim=1), torch.cat([context[1], mask], dim=1)
+
+    def _score(
+        self, latents: Tensor, input_ids: Tensor, attention_mask: Tensor, context: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
         """Return the `(batch, length + 1, vocab)` logits of each token, and of what follows the last."""
-        prefix = self._prefix(latents)
+        prefix, mask = self._prefix(latents, context)
         tokens = self.decoder.get_input_embeddings()(input_ids)
-        mask = torch.cat([attention_mask.new_ones(prefix.shape[:2]), attention_mask], dim=1)
+        mask = torch.cat([mask, attention_mask.long()], dim=1)
         output = self.decoder(
             inputs_embeds=torch.cat([prefix, tokens], dim=1),
             attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp_min(0),  # latents follow the last token, not the padding
             logits_to_keep=input_ids.shape[1] + 1,
             use_cache=False,
         )

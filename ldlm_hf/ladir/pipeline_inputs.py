@@ -17,11 +17,11 @@ from ..arguments import (
     check_text,
 )
 from ..tasks import Task
-from ..tokenization import TOKENIZER_LOCK, check_plain_text
+from ..tokenization import check_plain_text
 from .configuration_ladir import LaDiRConfig
 from .modeling_ladir import LaDiRForReasoning
 from .modeling_thought_vae import ThoughtVAE
-from .reconstruction import pad_right
+from .reconstruction import pad_right, token_ids
 
 
 MOST_NOISE = 1e6  # standard deviation of what blocks start from
@@ -68,7 +68,7 @@ def check_prompts(prompt: str | list[str], tokenizer: PreTrainedTokenizerBase, t
         if task is not None:
             task.check_prompt(text)
         unknown = tokenizer.unk_token_id
-        if unknown is not None and unknown in _tokens(tokenizer, [text])[0]:
+        if unknown is not None and unknown in token_ids(tokenizer, [text])[0]:
             raise ValueError(f"`prompt` {text[:60]!r} holds symbols that the tokenizer does not know.")
         check_plain_text("prompt", text, tokenizer)
     return list(prompts)
@@ -114,7 +114,7 @@ def check_noise(
 def question_tokens(tokenizer: PreTrainedTokenizerBase, prompts: list[str], config: LaDiRConfig) -> list[list[int]]:
     """Return the token ids of questions: ⟨bos⟩, where the LM has one, and the text."""
     start = [] if config.bos_token_id is None else [config.bos_token_id]
-    return [[*start, *ids] for ids in _tokens(tokenizer, prompts)]
+    return [[*start, *ids] for ids in token_ids(tokenizer, prompts)]
 
 
 def encode_questions(
@@ -140,8 +140,3 @@ def encode_questions(
         )
     batch = pad_right(rows)
     return batch["input_ids"], batch["attention_mask"].bool()
-
-
-def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    with TOKENIZER_LOCK:
-        return tokenizer(texts, add_special_tokens=False)["input_ids"]

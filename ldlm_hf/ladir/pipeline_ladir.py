@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..arguments import check_finite, check_integer, check_option, check_tensor_inputs, checked
+from ..arguments import check_finite, check_integer, check_option, check_tensor_inputs, checked, shown
 from ..pipeline import ReasoningPipeline, shareable
 from .denoising import euler_times
 from .diversity import RepulsionGuidance
@@ -207,7 +207,7 @@ class LaDiRPipeline(ReasoningPipeline):
         if output_type != "latent":
             answers = self.read_answers(texts)
             rows = choose_trajectories(texts, answers, prompts, num_trajectories, select, verifier)
-            output = self.read_out(output, texts, answers, rows, observer.estimates, max_new_tokens)
+            output = self.read_out(output, texts, answers, rows, observer.estimates, max_new_tokens, prompts)
         self.maybe_free_model_hooks()
         return output if return_dict else tuple(getattr(output, field.name) for field in fields(output))
 
@@ -275,23 +275,38 @@ class LaDiRPipeline(ReasoningPipeline):
             latents = observer(timestep, latents if push is None else latents + push, estimate)
         return latents
 
-    def read_thoughts(self, latents: Tensor, num_blocks: Tensor, max_new_tokens: int = 64) -> list[list[str]]:
+    def read_thoughts(
+        self, latents: Tensor, num_blocks: Tensor, max_new_tokens: int = 64, prompts: list[str] | None = None
+    ) -> list[list[str]]:
         """Return what blocks read as, row by row.
 
         Args:
             latents (`Tensor` of shape `(rows, blocks, latents_per_block, latent_dim)`): standardised latents.
             num_blocks (`Tensor` of shape `(rows,)`): how many blocks each row has.
             max_new_tokens (`int`, *optional*, defaults to 64): most tokens of a block.
+            prompts (`list[str]`, *optional*): the question of each row, where the VAE's decoder reads it; it then reads
+                what the row's blocks before came to as well.
 
         Raises:
-            ValueError: if the pipeline has no VAE.
+            ValueError: if the pipeline has no VAE, or no prompts, or too few, are given where they are read.
         """
         if self.vae is None:
             raise ValueError("The pipeline has no VAE to decode latents; give it one.")
         counts = num_blocks.tolist()
-        together = torch.cat([row[:count] for row, count in zip(latents, counts, strict=True)])
-        texts = iter(write_blocks(self.vae, self.tokenizer, together, max_new_tokens))
-        return [[next(texts) for _ in range(count)] for count in counts]
+        if prompts is None and not self.vae.config.decoder_reads_context:
+            prompts = [""] * len(counts)
+        if prompts is None or len(prompts) != len(counts):
+            raise ValueError(
+                f"`prompts` has to hold the question of each of {len(counts)} rows, but is {shown(prompts)}."
+            )
+        thoughts: list[list[str]] = [[] for _ in counts]
+        for number in range(max(counts, default=0)):
+            rows = [row for row, count in enumerate(counts) if count > number]
+            before = [(prompts[row], *thoughts[row]) for row in rows]
+            texts = write_blocks(self.vae, self.tokenizer, latents[rows, number], max_new_tokens, before)
+            for row, text in zip(rows, texts, strict=True):
+                thoughts[row].append(text)
+        return thoughts
 
     def read_out(
         self,
@@ -301,6 +316,7 @@ class LaDiRPipeline(ReasoningPipeline):
         rows: list[int],
         estimates: list[Estimate],
         max_new_tokens: int,
+        prompts: list[str],
     ) -> LaDiRPipelineOutput:
         """Return what the chosen rows thought and wrote, beside the texts of all.
 
@@ -311,27 +327,33 @@ class LaDiRPipeline(ReasoningPipeline):
             rows (`list[int]`): the chosen row of each prompt.
             estimates (`list[Estimate]`): for `"trajectory"`, of every step.
             max_new_tokens (`int`): most tokens of a decoded block.
+            prompts (`list[str]`): the questions, as the decoder may read them.
         """
         latents, num_blocks = output.latents[rows], output.num_blocks[rows]
         count = len(texts) // len(rows)
+        thoughts = None if self.vae is None else self.read_thoughts(latents, num_blocks, max_new_tokens, prompts)
+        steps = [self._read_step(estimate, rows, max_new_tokens, prompts, thoughts) for estimate in estimates]
         return LaDiRPipelineOutput(
             texts=[texts[row] for row in rows],
             answers=[answers[row] for row in rows],
             latents=latents,
             num_blocks=num_blocks,
-            thoughts=None if self.vae is None else self.read_thoughts(latents, num_blocks, max_new_tokens),
+            thoughts=thoughts,
             samples=[texts[start : start + count] for start in range(0, len(texts), count)],
-            trajectory=[self._read_step(estimate, rows, max_new_tokens) for estimate in estimates] or None,
+            trajectory=steps or None,
         )
 
-    def _read_step(self, estimate: Estimate, rows: list[int], max_new_tokens: int) -> ThoughtStep:
+    def _read_step(
+        self, estimate: Estimate, rows: list[int], max_new_tokens: int, prompts: list[str], thoughts: list[list[str]]
+    ) -> ThoughtStep:
         known = {row: place for place, row in enumerate(estimate.rows.tolist())}
         thinking = [prompt for prompt, row in enumerate(rows) if row in known]
         latents = estimate.latents.new_zeros(len(rows), *self.block_shape)
         texts: list[str | None] = [None] * len(rows)
         if thinking:
             latents[thinking] = estimate.latents[[known[rows[prompt]] for prompt in thinking]]
-            written = write_blocks(self.vae, self.tokenizer, latents[thinking], max_new_tokens)
+            before = [(prompts[prompt], *thoughts[prompt][: estimate.block]) for prompt in thinking]
+            written = write_blocks(self.vae, self.tokenizer, latents[thinking], max_new_tokens, before)
             for prompt, text in zip(thinking, written, strict=True):
                 texts[prompt] = text
         return ThoughtStep(estimate.block, estimate.timestep, texts, latents)

@@ -22,10 +22,9 @@ from .block_splitter import BlockSplitter
 from .modeling_ladir import LaDiRForReasoning
 from .modeling_thought_vae import ThoughtVAE
 from .pipeline_ladir import LaDiRPipeline
-from .reconstruction import reconstruction_report
 from .trainer_ladir import LaDiRTrainer, LaDiRTrainingArguments
 from .trainer_language_model import LanguageModelTrainer, LanguageModelTrainingArguments
-from .trainer_thought_vae import ThoughtVAETrainer, ThoughtVAETrainingArguments, blocks_of
+from .trainer_thought_vae import ThoughtVAETrainer, ThoughtVAETrainingArguments, blocks_of, heldout_report
 
 
 REQUIRED_STAGES = ("language_model", "vae", "reasoner")
@@ -234,7 +233,7 @@ def train_vae(recipe: LaDiRRecipe, train: Dataset, heldout: Dataset, resume: boo
     trainer = ThoughtVAETrainer(vae, args, train, tokenizer, splitter, eval_dataset=heldout)
     record = _train(trainer, recipe.folder("vae") / "model", resume)
     saved = ThoughtVAE.from_pretrained(recipe.folder("vae") / "model").to(args.device)
-    report = reconstruction_report(saved, tokenizer, blocks_of(heldout, splitter)[: args.reconstruction_size])
+    report = heldout_report(saved, tokenizer, heldout, splitter, args.reconstruction_size)
     return {**record, **report, "latent_std": saved.latent_std.mean().item()}
 
 

@@ -34,9 +34,8 @@ from .block_splitter import BlockSplitter
 from .losses import flow_target
 from .modeling_ladir import FLOW_CONTEXTS, LaDiRForReasoning
 from .modeling_thought_vae import ThoughtVAE
-from .reconstruction import reconstruction_report
 from .thought_cache import cache_thoughts, collate_thoughts, latent_moments
-from .trainer_thought_vae import blocks_of
+from .trainer_thought_vae import heldout_report
 
 
 STAGES = ("teacher_forcing", "rollout")
@@ -294,9 +293,8 @@ def _check_reconstruction(args, vae, tokenizer, splitter, eval_dataset) -> dict[
         raise ValueError(
             "`eval_dataset` is needed for the reconstruction gate; `reconstruction_gate=0` switches it off."
         )
-    blocks = blocks_of(eval_dataset, splitter)[: args.reconstruction_size]
-    report = reconstruction_report(vae, tokenizer, blocks, seed=args.seed)
-    about = f"of {len(blocks)} held-out blocks exactly"
+    report = heldout_report(vae, tokenizer, eval_dataset, splitter, args.reconstruction_size, seed=args.seed)
+    about = "of held-out blocks exactly"
     least = {
         "reconstruction_gate": ("", report["exact_reconstruction"]),
         "noisy_reconstruction_gate": (" under noise", report["exact_reconstruction_noise_0.25"]),

@@ -25,8 +25,9 @@ from ..training import (
     spread_rows,
 )
 from .block_splitter import BlockSplitter
-from .modeling_thought_vae import DiagonalGaussian, ThoughtVAE
-from .reconstruction import pad_right, reconstruction_report
+from .diagonal_gaussian import DiagonalGaussian
+from .modeling_thought_vae import ThoughtVAE
+from .reconstruction import context_tokens, pad_right, reconstruction_report, token_ids
 
 
 @dataclass
@@ -68,23 +69,24 @@ class ThoughtVAETrainer(ReproducibleTrainer):
         Args:
             model ([`ThoughtVAE`]): the model; only what is not frozen is trained.
             args ([`ThoughtVAETrainingArguments`]): how to train.
-            train_dataset (`Dataset` or `IterableDataset`): with the column `target`, and `answer` where targets lack the
-                splitter's prefix.
+            train_dataset (`Dataset` or `IterableDataset`): with the column `target`, `answer` where targets lack the
+                splitter's prefix, and `prompt` where the model's decoder reads contexts.
             processing_class (`PreTrainedTokenizerBase`): the tokenizer.
             splitter ([`BlockSplitter`]): how targets become blocks.
             eval_dataset (`Dataset`, *optional*): held-out problems with the same columns.
             kwargs: further arguments of `transformers.Trainer`, such as `callbacks`.
 
         Raises:
-            ValueError: if the data set has no column `target`, the splitter finds no chain or answer in one, or
+            ValueError: if the data set lacks a column, the splitter finds no chain or answer in a target, or
                 `eval_dataset` is streamed.
         """
         check_not_streamed("the same rows of it are reconstructed again and again", eval_dataset=eval_dataset)
-        self.heldout = [] if eval_dataset is None else blocks_of(eval_dataset, splitter)[: args.reconstruction_size]
+        self.heldout, self.splitter = eval_dataset, splitter
+        settings = (processing_class, splitter, model.config.decoder_reads_context)
         with args.main_process_first(desc="tokenization"):
-            train_dataset = tokenized_blocks(train_dataset, processing_class, splitter)
+            train_dataset = tokenized_blocks(train_dataset, *settings)
             if eval_dataset is not None:
-                eval_dataset = tokenized_blocks(eval_dataset, processing_class, splitter)
+                eval_dataset = tokenized_blocks(eval_dataset, *settings)
         super().__init__(
             model=model,
             args=args,
@@ -114,17 +116,19 @@ class ThoughtVAETrainer(ReproducibleTrainer):
         if config.token_substitution > 0 and self.model.training:
             settings = (config.token_substitution, config.text_config.vocab_size, generators)
             noise["corrupted_ids"] = substitute_tokens(input_ids, attention_mask, *settings)
-        output = model(input_ids, attention_mask, **noise)
+        context = {name: inputs.get(name) for name in ("context_ids", "context_mask")}
+        output = model(input_ids, attention_mask, **noise, **context)
         return (output.loss, output) if return_outputs else output.loss
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Evaluate; adds the exact reconstruction of held-out blocks: plain, under noise and from shuffled latents."""
         metrics = super().evaluate(*args, **kwargs)
-        if self.heldout:
+        if self.heldout is not None:
             model = self.accelerator.unwrap_model(self.model)
+            settings = (self.processing_class, self.heldout, self.splitter, self.args.reconstruction_size)
             with self._averaged():
                 self.fit_latent_statistics()  # noise is in units of what the latents are now
-                report = reconstruction_report(model, self.processing_class, self.heldout, seed=self.args.seed)
+                report = heldout_report(model, *settings, seed=self.args.seed)
             report = {f"eval_{name}": value for name, value in report.items()}
             metrics.update(report)
             self.log(report)
@@ -198,18 +202,55 @@ def split_targets(dataset: Dataset, splitter: BlockSplitter) -> list[tuple[list[
     return [splitter.split_target(*row) for row in zip(dataset["target"], answers, strict=True)]
 
 
+def contexts_of(dataset: Dataset, splitter: BlockSplitter) -> list[tuple[str, ...]]:
+    """Return what stands before every block of every target of `dataset`, in order: the question and the steps so far.
+
+    Raises:
+        ValueError: if a column is missing, or the splitter finds no chain or answer in a target.
+    """
+    if "prompt" not in dataset.column_names:
+        raise ValueError(
+            f"The data set has to have the column 'prompt', which the decoder reads, but has {dataset.column_names}."
+        )
+    rows = zip(dataset["prompt"], split_targets(dataset, splitter), strict=True)
+    return [(prompt, *blocks[:number]) for prompt, (blocks, _) in rows for number in range(len(blocks))]
+
+
+def heldout_report(
+    vae: ThoughtVAE,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    splitter: BlockSplitter,
+    size: int,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return the [`reconstruction_report`] of the first `size` blocks of `dataset`, in their contexts where they are read."""
+    contexts = contexts_of(dataset, splitter)[:size] if vae.config.decoder_reads_context else None
+    return reconstruction_report(vae, tokenizer, blocks_of(dataset, splitter)[:size], seed, contexts)
+
+
 def tokenized_blocks(
-    dataset: Dataset | IterableDataset, tokenizer: PreTrainedTokenizerBase, splitter: BlockSplitter
+    dataset: Dataset | IterableDataset,
+    tokenizer: PreTrainedTokenizerBase,
+    splitter: BlockSplitter,
+    with_contexts: bool = False,
 ) -> Dataset | IterableDataset:
-    """Return every block of `dataset` as a row of `input_ids`, without special tokens."""
+    """Return every block of `dataset` as a row of `input_ids`, without special tokens, and of `context_ids`, if wanted."""
 
     def tokenize(rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        blocks = blocks_of(Dataset.from_dict(rows), splitter)
-        return {"input_ids": tokenizer(blocks, add_special_tokens=False)["input_ids"]}
+        problems = Dataset.from_dict(rows)
+        tokens = {"input_ids": token_ids(tokenizer, blocks_of(problems, splitter))}
+        if with_contexts:
+            tokens["context_ids"] = context_tokens(tokenizer, contexts_of(problems, splitter))
+        return tokens
 
     return map_rows(dataset, tokenize, "Tokenizing")
 
 
 def collate_blocks(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
-    """Return `(batch, length)` int64 tensors `input_ids` and `attention_mask`."""
-    return pad_right([row["input_ids"] for row in rows])
+    """Return `(batch, length)` int64 tensors `input_ids` and `attention_mask`, and `context_ids` and `context_mask` of such rows."""
+    batch = pad_right([row["input_ids"] for row in rows])
+    if "context_ids" in rows[0]:
+        contexts = pad_right([row["context_ids"] for row in rows])
+        batch |= {"context_ids": contexts["input_ids"], "context_mask": contexts["attention_mask"]}
+    return batch

@@ -17,7 +17,7 @@ from ldlm_hf.d1.losses import (
     log_ratio,
 )
 from ldlm_hf.ladir import losses as flow
-from ldlm_hf.ladir.modeling_thought_vae import DiagonalGaussian
+from ldlm_hf.ladir.diagonal_gaussian import DiagonalGaussian
 from ldlm_hf.ldlm import losses
 from ldlm_hf.llada.losses import NORMALIZATIONS, masked_cross_entropy, masked_diffusion_loss, rows_per_chunk
 

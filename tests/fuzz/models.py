@@ -11,8 +11,8 @@ from ldlm_hf import (
     LaDiROutput,
     LatentDiT,
 )
+from ldlm_hf.ladir.diagonal_gaussian import DiagonalGaussian
 from ldlm_hf.ladir.modeling_ladir import FLOW_CONTEXTS
-from ldlm_hf.ladir.modeling_thought_vae import DiagonalGaussian
 from ldlm_hf.ldlm.transformer_latent_dit import CONDITIONINGS
 from tests.ladir.tiny_ladir import DIM, LATENTS, tiny_batch, tiny_reasoner, tiny_vae
 from tests.tiny import LATENT_DIM, LATENT_LENGTH, tiny_autoencoder, tiny_denoiser
@@ -167,6 +167,9 @@ VAE = {
 }
 
 
+READ_AHEAD = {"context_ids": integers((2, 3), 5, 14), "context_mask": st.none() | masks((2, 3)).map(torch.Tensor.long)}
+
+
 REASONER = {name: st.just(tensor) for name, tensor in tiny_batch().items()} | {
     "condition_dropped": st.none() | masks((3,)),
     "rollout_noise": st.none() | floats((3, 3, LATENTS, DIM), finite=True),
@@ -221,6 +224,13 @@ ENTRIES = [
         share=0.5,
     ),
     EntryPoint(
+        "ThoughtVAE.forward in context",
+        lambda **inputs: made(tiny_vae, decoder_reads_context=True)(**inputs),
+        changed({**VAE, **READ_AHEAD}),
+        finite,
+        share=0.3,
+    ),
+    EntryPoint(
         "ThoughtVAE.encode",
         lambda **inputs: made(tiny_vae).encode(**inputs),
         changed({**BLOCK_TEXTS, "noise": st.none() | BLOCK}),
@@ -231,6 +241,14 @@ ENTRIES = [
         "ThoughtVAE.decode",
         lambda **inputs: made(tiny_vae).decode(**inputs),
         changed({"latents": BLOCK, "max_new_tokens": st.integers(1, 5)}),
+        token_ids,
+        grows=("max_new_tokens",),
+        share=0.3,
+    ),
+    EntryPoint(
+        "ThoughtVAE.decode in context",
+        lambda **inputs: made(tiny_vae, decoder_reads_context=True).decode(**inputs),
+        changed({"latents": BLOCK, "max_new_tokens": st.integers(1, 5), **READ_AHEAD}),
         token_ids,
         grows=("max_new_tokens",),
         share=0.3,

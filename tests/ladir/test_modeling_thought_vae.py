@@ -5,7 +5,8 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from ldlm_hf.ladir.configuration_thought_vae import ThoughtVAEConfig
-from ldlm_hf.ladir.modeling_thought_vae import DiagonalGaussian, ThoughtVAE
+from ldlm_hf.ladir.diagonal_gaussian import DiagonalGaussian
+from ldlm_hf.ladir.modeling_thought_vae import ThoughtVAE
 from ldlm_hf.ladir.reconstruction import pad_right, reconstruction_accuracy, tokenize_blocks
 from tests.ladir.tiny_ladir import (
     DIM,

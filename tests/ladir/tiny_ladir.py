@@ -12,8 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from ldlm_hf.ladir.block_splitter import BlockSplitter
 from ldlm_hf.ladir.configuration_thought_vae import ThoughtVAEConfig
+from ldlm_hf.ladir.diagonal_gaussian import DiagonalGaussian
 from ldlm_hf.ladir.modeling_ladir import LaDiRForReasoning
-from ldlm_hf.ladir.modeling_thought_vae import DiagonalGaussian, ThoughtVAE
+from ldlm_hf.ladir.modeling_thought_vae import ThoughtVAE
 from ldlm_hf.ladir.pipeline_ladir import LaDiRPipeline
 from ldlm_hf.ladir.reconstruction import pad_right
 from ldlm_hf.ladir.trainer_ladir import LaDiRTrainer, LaDiRTrainingArguments

@@ -14,8 +14,9 @@ more_stage_1    stage 1 taught further for as many seconds as stage 2 takes, the
 stage_2         stage 1 taught further on steps that it generates itself
 
 All see the same problems. What a sampler can be told is chosen on validation problems: for the share of all solutions that as
-many samples of each arm find, temperature and initial noise (`sampled`), and for one right answer, noise, denoising steps and
-guidance (`precise`; of the language model, its greedy text). `given_latents` are answers after the true steps (oracle), those of
+many samples of each arm find, temperature and initial noise (`sampled`; `drawn` is the same with answers that are not greedy, whose
+temperature is chosen along with the noise), and for one right answer, noise, denoising steps and guidance (`precise`; of the
+language model, its greedy text). `given_latents` are answers after the true steps (oracle), those of
 another problem (shuffled) or zeros; they tell whether answers come from latents at all. The sweeps vary one setting of
 `--sweep_arm`: denoising steps, initial noise, trajectories, guidance, and repulsion beside its controls, which are
 attraction, repulsion between different problems, and noise that is as strong; the last puts true steps in place of the
@@ -70,6 +71,7 @@ STAGES = {
 }
 TEMPERATURES = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6, 2.0)
 NOISES = (0.5, 1.0, 1.5, 2.0, 3.0)
+ANSWER_TEMPERATURES = (0.7, 1.0)  # the first is the paper's
 CAREFUL_NOISES = (0.0, 0.3)
 CAREFUL_STEPS = (5, 10)
 CAREFUL_GUIDANCES = (1.0, 1.5)
@@ -239,7 +241,8 @@ def measure_writer(recipe: LaDiRRecipe, problems: Dataset, validation: Dataset, 
 def tune_reasoner(pipeline: LaDiRPipeline, problems: Dataset, validation: Dataset, args: argparse.Namespace) -> dict:
     """Return what a reasoner's trajectories write with the settings that are best on validation problems, for each purpose.
 
-    For one answer, noise, denoising steps and guidance are chosen by pass@1; for many, noise alone, by the solutions found.
+    For one answer, noise, denoising steps and guidance are chosen by pass@1; for many, by the solutions found, noise alone
+    where answers are greedy, and noise and temperature where they are drawn.
     """
 
     def measure(rows: Dataset, noise: float, **sampling) -> dict:
@@ -255,9 +258,15 @@ def tune_reasoner(pipeline: LaDiRPipeline, problems: Dataset, validation: Datase
     precise = answer_carefully(problems, *max(careful, key=lambda setting: careful[setting]["pass@1"]))
     noise = max(NOISES, key=lambda value: wide[value]["share_of_solutions"])
     sampled = measure(problems, noise)
-    summary = {"precise": precise["pass@1"], "noise": noise, **summary_of(sampled)}
+    grid = itertools.product(NOISES, ANSWER_TEMPERATURES)
+    warm = {setting: measure(validation, setting[0], temperature=setting[1]) for setting in grid}
+    warmest = max(warm, key=lambda setting: warm[setting]["share_of_solutions"])
+    drawn = measure(problems, warmest[0], temperature=warmest[1])
+    summary = {"precise": precise["pass@1"], "noise": noise, **summary_of(sampled), "drawn": summary_of(drawn)}
     tuned = {
+        "drawn": drawn,
         "validation": {str(value): figures for value, figures in wide.items()},
+        "validation_drawn": {" ".join(map(str, setting)): figures for setting, figures in warm.items()},
         "validation_careful": {" ".join(map(str, setting)): figures for setting, figures in careful.items()},
     }
     return {"summary": summary, "precise": precise, "sampled": sampled, **tuned}

@@ -21,10 +21,14 @@ ARMS = {
     "stage_2": "and stage 2 instead",
     "longer_stage_1": "stage 1 for longer, from the top of its schedule again",
     "coarse": "latent reasoner, stage 1, on coarse latents",
+    "context": "latent reasoner, stage 1, on coarser latents, read with the question",
+    "context_longer_stage_1": "and that stage 1 for longer",
 }
 OTHER_DESIGNS = {  # of the latent reasoner, in what is said of the paper's claims
     "longer_stage_1": "a longer stage 1",
     "coarse": "stage 1 on coarse latents",
+    "context": "stage 1 on coarser latents, read with the question,",
+    "context_longer_stage_1": "and that for longer",
 }
 BASELINES = {
     "autoregressive": "than the language model it starts from",
@@ -67,6 +71,7 @@ CONTENTS = {  # of latents: whose, and the arm or variant that reasons in them
     "readout": ("latents of twice the size, and a readout", "readout"),
     "coarse": ("coarse latents", "coarse"),
     "latent_noise_1.5": ("noise of 1.5 on them", "latent_noise_1.5"),
+    "context": ("coarser latents, read with the question", "context"),
 }
 PASSES = (1, 8, 32)
 SEEDS = 3  # of a row that says nothing of them
@@ -123,6 +128,7 @@ def study_of(folder: Path, title: str) -> dict | None:
         "tried": {
             "temperatures": tried(arms["autoregressive"]),
             "noises": tried(arms["stage_1"]),
+            "drawn": any(row["drawn"] for row in table.values()),
             "careful": {arm: careful_of(results) for arm, results in arms.items()},
             "guidance": "guidance_scale" in arms["stage_1"][0]["precise"].get("settings", {}),
         },
@@ -189,6 +195,7 @@ def row_of(arm: str, results: list[dict]) -> dict:
             for one, r in zip(sampled, results, strict=True)
         ],
         "stop_accuracy": spread([one["stop_accuracy"] for one in sampled]) if "stop_accuracy" in sampled[0] else None,
+        "drawn": drawn_of(results),
         "given": None,
         "thoughts": None,
         "reconstruction": [one["training"].get("vae", {}).get("exact_reconstruction") for one in results],
@@ -199,6 +206,21 @@ def row_of(arm: str, results: list[dict]) -> dict:
         names = sampled[0]["thoughts"]
         row["thoughts"] = {name: spread([one["thoughts"][name] for one in sampled]) for name in names}
     return row
+
+
+def drawn_of(results: list[dict]) -> dict | None:
+    """Return what an arm finds where its answers are drawn at a temperature, or `None` if a seed was not measured so."""
+    if not all("drawn" in result for result in results):
+        return None
+    drawn = [result["drawn"] for result in results]
+    chosen = [one["settings"] for one in drawn]
+    return {
+        "passes": {str(k): spread([one[f"pass@{k}"] for one in drawn]) for k in PASSES if f"pass@{k}" in drawn[0]},
+        "share": spread([one["share_of_solutions"] for one in drawn]),
+        "settings": "; ".join(
+            f"noise {one['initial_noise_scale']:g}, temperature {one['temperature']:g}" for one in chosen
+        ),
+    }
 
 
 def sweep_of(name: str, results: list[dict]) -> dict:
@@ -274,6 +296,11 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
             )
             found["diversity"] += compare(f", and of pass@{most}", other["passes"][most], against["passes"][most])
             found["precision"] += f"; {which} " + compare("against its start", other["precise"], against["precise"])
+            if drawn := other["drawn"]:
+                found["diversity"] += "; with answers drawn " + compare(
+                    "of all solutions", drawn["share"], against["share"]
+                )
+                found["diversity"] += compare(f", and of pass@{most}", drawn["passes"][most], against["passes"][most])
     if "stage_2" in arms and "more_stage_1" in arms:
         found["rollout"] = compare(
             "than as long a training of stage 1", arms["stage_2"]["precise"], arms["more_stage_1"]["precise"]

@@ -63,6 +63,11 @@ def test_every_arm_is_measured_once(tmp_path, one_thread, capsys):
     for arm in ("stage_1", "longer_stage_1", "more_stage_1", "stage_2"):
         assert set(results[f"{arm}-0"]["given_latents"]) == {"oracle", "shuffled", "zero"}
         assert results[f"{arm}-0"]["training"]["reasoner"]["steps"] == 1
+        warm = results[f"{arm}-0"]["validation_drawn"]
+        noise, temperature = max(warm, key=lambda setting: warm[setting]["share_of_solutions"]).split()
+        drawn = results[f"{arm}-0"]["drawn"]["settings"]
+        assert (drawn["initial_noise_scale"], drawn["temperature"]) == (float(noise), float(temperature))
+        assert len(warm) == len(run_ladir_study.NOISES) * len(run_ladir_study.ANSWER_TEMPERATURES)
     assert results["autoregressive-0"]["summary"]["temperature"] in run_ladir_study.TEMPERATURES
     steps = [
         results[f"{arm}-0"]["training"]["language_model"]["steps"]

@@ -63,6 +63,7 @@ VARIANTS = {  # of stage 1 and its autoencoder: what differs
     "latent_noise_1": "predicts the clean latents, noise of 1.0 on the autoencoder's",
     "latent_noise_1.5": "predicts the clean latents, noise of 1.5 on the autoencoder's",
     "wide_noise_1": "latents of twice the size, noise of 1.0 on them",
+    "blank": "predicts the clean latents, which hold nothing (KL weight of 10 on the autoencoder's): a control",
     "substitution": "predicts the clean latents, three in ten tokens of the autoencoder's input replaced (paper)",
 }
 CONTENTS = {  # of latents: whose, and the arm or variant that reasons in them

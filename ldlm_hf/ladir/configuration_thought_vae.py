@@ -41,7 +41,8 @@ class ThoughtVAEConfig(CompleteConfigMixin, PreTrainedConfig):
         readout_length (`int`, *optional*, defaults to 8): how many tokens are read out, the first of each block.
         decoder_reads_context (`bool`, *optional*, defaults to `False`): the decoder reads the question and the steps before
             a block as text, ahead of the block's latents (paper: the latents alone). Latents then need not hold what the
-            question says, only which of the steps that it allows is taken.
+            question says, only which of the steps that it allows is taken; a decoder that can guess that from the context
+            gives more back from shuffled latents, which the reasoner's gates are told by their arguments.
         freeze_decoder (`bool`, *optional*, defaults to `True`): keep the decoder's weights (paper); a decoder that is
             small cannot be prompted by latents, so train it along with the encoder.
         latent_statistics (`str`, *optional*, defaults to `"standard"`): `"standard"` (mean and standard deviation of

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..arguments import check_integer, check_number, check_option
 from ..training import (
+    LossParts,
     ReproducibleTrainer,
     ReproducibleTrainingArguments,
     TimestepBuckets,
@@ -32,7 +33,7 @@ from ..training import (
 )
 from .block_splitter import BlockSplitter
 from .losses import flow_target
-from .modeling_ladir import FLOW_CONTEXTS, LaDiRForReasoning
+from .modeling_ladir import FLOW_CONTEXTS, LaDiRForReasoning, LaDiROutput
 from .modeling_thought_vae import ThoughtVAE
 from .thought_cache import cache_thoughts, collate_thoughts, latent_moments
 from .trainer_thought_vae import heldout_report
@@ -223,20 +224,16 @@ class LossStatistics:
     def __init__(self):
         """Start with none."""
         self.buckets = TimestepBuckets(TIMES)
-        self.totals, self.count = dict.fromkeys(PARTS, 0.0), 0
+        self.parts = LossParts(PARTS)
 
-    def add(self, output, times: Tensor, errors: Tensor) -> None:
+    def add(self, output: LaDiROutput, times: Tensor, errors: Tensor) -> None:
         """Add the parts of a model's output, and squared errors at times in [0, 1], both `(count,)`."""
-        for name in PARTS:
-            self.totals[name] += output[name].detach().item()
-        self.count += 1
+        self.parts.add(output, len(output.prediction))
         self.buckets.add((times.cpu() * TIMES).long().clamp(max=TIMES - 1), errors)
 
     def pop(self, prefix: str) -> dict[str, float]:
         """Return the means by name, `…flow_mse/t0-124` being that of times below 0.125, and start anew."""
-        means = {prefix + name: total / max(1, self.count) for name, total in self.totals.items()}
-        self.totals, self.count = dict.fromkeys(PARTS, 0.0), 0
-        return {**means, **self.buckets.pop(f"{prefix}flow_mse")}
+        return {**self.parts.pop(prefix), **self.buckets.pop(f"{prefix}flow_mse")}
 
 
 def draw_noise(

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from ..arguments import check_integer
 from ..noise import randn_rows
 from ..training import (
+    LossParts,
     ReproducibleTrainer,
     ReproducibleTrainingArguments,
     check_not_streamed,
@@ -28,6 +29,9 @@ from .block_splitter import BlockSplitter
 from .diagonal_gaussian import DiagonalGaussian
 from .modeling_thought_vae import ThoughtVAE
 from .reconstruction import context_tokens, pad_right, reconstruction_report, token_ids
+
+
+PARTS = ("reconstruction_loss", "kl", "readout_loss")
 
 
 @dataclass
@@ -96,6 +100,7 @@ class ThoughtVAETrainer(ReproducibleTrainer):
             data_collator=collate_blocks,
             **kwargs,
         )
+        self.parts, self.evaluation_parts = LossParts(PARTS), LossParts(PARTS)
 
     def train(self, *args, **kwargs):
         """Train, then fit the latent statistics."""
@@ -118,7 +123,16 @@ class ThoughtVAETrainer(ReproducibleTrainer):
             noise["corrupted_ids"] = substitute_tokens(input_ids, attention_mask, *settings)
         context = {name: inputs.get(name) for name in ("context_ids", "context_mask")}
         output = model(input_ids, attention_mask, **noise, **context)
+        (self.parts if self.model.training else self.evaluation_parts).add(output, len(input_ids))
         return (output.loss, output) if return_outputs else output.loss
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Log, with reconstruction, KL divergence and readout beside their weighted sum."""
+        if "loss" in logs:
+            logs = {**logs, **self.parts.pop()}
+        elif "eval_loss" in logs:
+            logs = {**logs, **self.evaluation_parts.pop("eval_")}
+        super().log(logs, *args, **kwargs)
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Evaluate; adds the exact reconstruction of held-out blocks: plain, under noise and from shuffled latents."""

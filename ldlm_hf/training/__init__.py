@@ -5,7 +5,7 @@ from .ema import EMACallback
 from .frozen_cache import cache_folder, map_once
 from .optimizers import MuonWithAdamW
 from .problems import load_problems
-from .progress import TimestepBuckets
+from .progress import LossParts, TimestepBuckets
 from .recipes import discard_stages, merge_recipes, read_recipe, read_section, recipe_names, run_stage
 from .streams import check_not_streamed, column_names, map_rows, spread_rows
 from .trainer import ReproducibleTrainer, ReproducibleTrainingArguments
@@ -14,6 +14,7 @@ from .wrapped import call_inside
 
 __all__ = [
     "EMACallback",
+    "LossParts",
     "MuonWithAdamW",
     "ReproducibleTrainer",
     "ReproducibleTrainingArguments",

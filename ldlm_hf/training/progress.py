@@ -1,4 +1,4 @@
-"""Losses by timestep: the last buckets, where noise is high, are where the answer of a reasoning task is decided."""
+"""Losses by timestep, whose last buckets, where noise is high, are where an answer is decided, and losses by their parts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from transformers.utils import ModelOutput
 
 from ..arguments import check_integer, check_shapes
 
@@ -35,4 +36,32 @@ class TimestepBuckets:
             if count > 0
         }
         self.totals.zero_(), self.counts.zero_()
+        return means
+
+
+class LossParts:
+    """Means of the parts of a loss since the last report, of which each row counts the same.
+
+    Args:
+        names (`tuple[str, ...]`): fields of a model's output, `()` tensors; those that are `None` are left out.
+    """
+
+    def __init__(self, names: tuple[str, ...]):
+        """Start with none."""
+        self.names = names
+        self._totals, self._count = {}, 0
+
+    def add(self, output: ModelOutput, count: int) -> None:
+        """Add the parts of a model's output for `count` rows."""
+        for name in self.names:
+            part = getattr(output, name)
+            if part is not None:
+                total = self._totals.get(name, 0.0)
+                self._totals[name] = total + count * part.detach().float()  # read when reported, not now
+        self._count += count
+
+    def pop(self, prefix: str = "") -> dict[str, float]:
+        """Return the means by name, after a prefix, and start anew; nothing if there were no outputs."""
+        means = {prefix + name: total.item() / self._count for name, total in self._totals.items()}
+        self._totals, self._count = {}, 0
         return means

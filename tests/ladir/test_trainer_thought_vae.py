@@ -103,3 +103,20 @@ def test_with_a_readout_a_linear_map_learns_to_read_blocks_in_their_latents(tmp_
     trainer.save_final(tmp_path / "final")
     loaded = ThoughtVAE.from_pretrained(tmp_path / "final")
     assert torch.equal(loaded.readout.weight, vae.readout.weight)
+
+
+def test_the_log_tells_the_parts_of_the_loss(tmp_path):
+    vae = tiny_vae(fitted=False, freeze_decoder=False, readout_weight=0.5, readout_length=4)
+    trainer = vae_trainer(tmp_path, model=vae, max_steps=4, save_strategy="no")
+    trainer.train()
+    trainer.evaluate()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(logged) == 2
+    entry = next(entry for entry in trainer.state.log_history if "eval_loss" in entry)
+    evaluated = {name.removeprefix("eval_"): value for name, value in entry.items()}
+    for entry in (logged[0], evaluated):  # before the last batch, which is smaller, while each step counts the same
+        total = entry["reconstruction_loss"] + 0.5 * entry["readout_loss"] + vae.config.kl_weight * entry["kl"]
+        assert entry["loss"] == pytest.approx(total, rel=1e-4)
+    plain = vae_trainer(tmp_path / "plain", max_steps=2, save_strategy="no")
+    plain.train()
+    assert "readout_loss" not in plain.state.log_history[0] and plain.state.log_history[0]["kl"] > 0

@@ -23,6 +23,7 @@ ARMS = {
     "coarse": "latent reasoner, stage 1, on coarse latents",
     "context": "latent reasoner, stage 1, on coarser latents, read with the question",
     "context_longer_stage_1": "and that stage 1 for longer",
+    "blank": "control: stage 1 on latents that hold nothing",
 }
 OTHER_DESIGNS = {  # of the latent reasoner, in what is said of the paper's claims
     "longer_stage_1": "a longer stage 1",
@@ -63,7 +64,6 @@ VARIANTS = {  # of stage 1 and its autoencoder: what differs
     "latent_noise_1": "predicts the clean latents, noise of 1.0 on the autoencoder's",
     "latent_noise_1.5": "predicts the clean latents, noise of 1.5 on the autoencoder's",
     "wide_noise_1": "latents of twice the size, noise of 1.0 on them",
-    "blank": "predicts the clean latents, which hold nothing (KL weight of 10 on the autoencoder's): a control",
     "substitution": "predicts the clean latents, three in ten tokens of the autoencoder's input replaced (paper)",
 }
 CONTENTS = {  # of latents: whose, and the arm or variant that reasons in them
@@ -285,6 +285,7 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
         "precision": "; ".join(
             compare(against, latent["precise"], row["precise"]) for against, row in baselines.items()
         ),
+        "thoughts": "not measured",
         "rollout": "not run",
         "repulsion": "not measured",
         "steps": "not measured",
@@ -302,6 +303,15 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
                     "of all solutions", drawn["share"], against["share"]
                 )
                 found["diversity"] += compare(f", and of pass@{most}", drawn["passes"][most], against["passes"][most])
+    if "blank" in arms:
+        blank = arms["blank"]
+        found["thoughts"] = compare(
+            "stage 1 against latents that hold nothing, careful,", latent["precise"], blank["precise"]
+        )
+        if "context" in arms:
+            found["thoughts"] += compare("; on coarser latents", arms["context"]["precise"], blank["precise"])
+            own, other = arms["context"]["drawn"], blank["drawn"]
+            found["thoughts"] += compare(", and of all solutions, with answers drawn,", own["share"], other["share"])
     if "stage_2" in arms and "more_stage_1" in arms:
         found["rollout"] = compare(
             "than as long a training of stage 1", arms["stage_2"]["precise"], arms["more_stage_1"]["precise"]

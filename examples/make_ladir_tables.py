@@ -285,7 +285,7 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
         "precision": "; ".join(
             compare(against, latent["precise"], row["precise"]) for against, row in baselines.items()
         ),
-        "thoughts": "not measured",
+        "thoughts": against_blank(arms) if "blank" in arms else "not measured",
         "rollout": "not run",
         "repulsion": "not measured",
         "steps": "not measured",
@@ -303,15 +303,6 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
                     "of all solutions", drawn["share"], against["share"]
                 )
                 found["diversity"] += compare(f", and of pass@{most}", drawn["passes"][most], against["passes"][most])
-    if "blank" in arms:
-        blank = arms["blank"]
-        found["thoughts"] = compare(
-            "stage 1 against latents that hold nothing, careful,", latent["precise"], blank["precise"]
-        )
-        if "context" in arms:
-            found["thoughts"] += compare("; on coarser latents", arms["context"]["precise"], blank["precise"])
-            own, other = arms["context"]["drawn"], blank["drawn"]
-            found["thoughts"] += compare(", and of all solutions, with answers drawn,", own["share"], other["share"])
     if "stage_2" in arms and "more_stage_1" in arms:
         found["rollout"] = compare(
             "than as long a training of stage 1", arms["stage_2"]["precise"], arms["more_stage_1"]["precise"]
@@ -333,6 +324,20 @@ def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
             f"without any, {100 * shares['repulsion 0.0']:.1f} % of all solutions are found; with the best strength, {best}, "
             f"{100 * shares[f'repulsion {best}']:.1f} %, and with noise as strong as that {100 * shares[f'equal norm noise {best}']:.1f} %"
         )
+    return found
+
+
+def against_blank(arms: dict[str, dict]) -> str:
+    """Return how latent reasoners fare beside the control whose latents hold nothing."""
+    blank = arms["blank"]
+    found = compare(
+        "stage 1 against latents that hold nothing, careful,", arms["stage_1"]["precise"], blank["precise"]
+    )
+    if "context" in arms:
+        own = arms["context"]
+        found += compare("; on coarser latents", own["precise"], blank["precise"])
+        shares = own["drawn"]["share"], blank["drawn"]["share"]
+        found += compare(", and of all solutions, with answers drawn,", *shares)
     return found
 
 

@@ -141,6 +141,7 @@ def main(arguments: list[str] | None = None) -> dict:
         raise ValueError(
             f"The pipeline {rest.model!r} belongs to no task; say with `--task` how its answers are read."
         )
+    pipeline.task = task  # which reads its answers, and may be other than the one it was saved with
     problems, training_problems = load_problems(args, task)
     results, records = evaluate(pipeline, problems, args, task)
     results["model_name"] = args.model_name or Path(rest.model).name
@@ -262,7 +263,7 @@ def bertscore_arguments(args: EvaluationArguments) -> dict | None:
 def load_problems(args: EvaluationArguments, task: Task) -> tuple[Dataset, Dataset | None]:
     """Return the problems to answer, and those of the training split where the task itself makes them."""
     if args.dataset is None:
-        training_problems = task.to_dataset("train") if args.split != "train" else None
+        training_problems = task.to_dataset("train") if args.split != "train" and "train" in task.splits else None
         return task.to_dataset(args.split, args.num_problems), training_problems
     if args.dataset.endswith((".json", ".jsonl")):
         problems = load_dataset("json", data_files=args.dataset, split="train")

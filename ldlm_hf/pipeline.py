@@ -14,6 +14,7 @@ import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard, ModelCardData, create_repo, upload_folder
 
+from .arguments import shown
 from .checkpoints import saved_whole
 from .loading import check_weights, naming_the_checkpoint
 from .pipeline_parts import check_models, find_parts, load_foreign_models
@@ -31,7 +32,7 @@ class ReasoningPipeline(DiffusionPipeline):
 
     description: str = "A diffusion reasoner"  # first words of the card of a pipeline that has none
     tags: tuple[str, ...] = ("reasoning",)
-    task: Task | None = None
+    _task: Task | None = None
     _kept_from_calls: tuple[str, ...] = ("_num_timesteps",)
     _is_view = False
 
@@ -52,10 +53,21 @@ class ReasoningPipeline(DiffusionPipeline):
                 f"`pipeline.task = get_task({task!r}, allow_execution=True)`."
             )
         try:
-            self.task = get_task(task, **(task_arguments or {})) if task is not None else None
+            self._task = get_task(task, **(task_arguments or {})) if task is not None else None
         except TypeError as error:
             raise ValueError(f"`task_arguments` {task_arguments!r} are not those of {task!r}: {error}.") from error
         self.register_to_config(task=task, task_arguments=task_arguments)
+
+    @property
+    def task(self) -> Task | None:
+        """What checks prompts and reads answers; another one can be set, which is not saved."""
+        return self._task
+
+    @task.setter
+    def task(self, task: Task | None) -> None:
+        if not isinstance(task, Task | None):
+            raise ValueError(f"`task` has to be a task, such as `get_task('countdown')`, but is {shown(task)}.")
+        self._task = task
 
     @property
     def num_timesteps(self) -> int:

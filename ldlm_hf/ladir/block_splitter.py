@@ -1,7 +1,7 @@
 """Chains of thought to blocks: one sentence, line, word or equation becomes one block of latents (paper, §3.1).
 
-A target is cut into chain and answer where the literal text "The answer is" begins, as in the paper, and otherwise
-where the answer of its problem stands at its end. What differs from the paper, whose sentence splitter is unpublished:
+A target is cut into chain and answer where the literal text "The answer is" begins, as in the paper, otherwise where a
+box at its end begins, and otherwise where the answer of its problem stands at its end. What differs from the paper, whose sentence splitter is unpublished:
 the rules here are plain ones, and tasks whose target is a bare expression (Countdown) can have it worked out,
 operation by operation.
 """
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ..arguments import check_field_types, check_integer, check_option, checked
+from ..tasks.answers import last_boxed
 from ..tasks.countdown_solver import read_expression
 
 
@@ -83,20 +84,24 @@ class BlockSplitter:
 
         Args:
             target (`str`): chain and answer.
-            answer (`str`, *optional*): the problem's answer, for targets without the prefix.
+            answer (`str`, *optional*): the problem's answer, for targets with neither the prefix nor a box at the end.
 
         Raises:
-            ValueError: if the target has no block, or neither the prefix nor an answer.
+            ValueError: if the target has no block, or ends in no answer that can be told from its blocks.
         """
         place = target.rfind(self.answer_prefix) if self.answer_prefix else -1
         if place >= 0:
             chain, written = target[:place], target[place:].strip()
-        elif answer:
-            is_whole = self.mode == "expression"  # an expression is what is worked out and the answer at once
-            chain, written = target if is_whole else target.strip().removesuffix(answer), answer
+        elif box := _closing_box(target):
+            chain, written = target[: target.rfind(box)].rstrip().removesuffix("$").removesuffix("<answer>"), box
+        elif answer and self.mode == "expression":  # which is what is worked out and the answer at once
+            chain, written = target, answer
+        elif answer and target.rstrip().endswith(answer.rstrip()):
+            chain, written = target.rstrip().removesuffix(answer.rstrip()), answer
         else:
             raise ValueError(
-                f"`target` {_shown(target)} has no `answer_prefix` {self.answer_prefix!r}, and there is no `answer`."
+                f"`target` {_shown(target)} has no `answer_prefix` {self.answer_prefix!r}, and does not end in a box or in "
+                f"`answer` {answer!r}."
             )
         blocks = self.split(chain)
         if not blocks:
@@ -137,6 +142,13 @@ def _work_out(node: ast.expr, steps: list[str]) -> Fraction:
     value = apply(left, right)
     steps.append(f"{_number(left)}{sign}{_number(right)}={value}")
     return value
+
+
+def _closing_box(target: str) -> str | None:
+    r"""Return the `\boxed{}` that a target ends with, but for what closes a formula, a sentence or tags; else `None`."""
+    end = target.rstrip().removesuffix("</answer>").rstrip(" \n.$")
+    box = end[max(end.rfind("\\boxed"), 0) :]
+    return box if box == f"\\boxed{{{last_boxed(end)}}}" else None
 
 
 def _number(value: Fraction) -> str:

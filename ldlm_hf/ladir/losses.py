@@ -48,6 +48,9 @@ def flow_target(z0: Tensor, noise: Tensor, t: Tensor, prediction_type: str) -> T
 def predicted_velocity(prediction: Tensor, zt: Tensor, t: Tensor, prediction_type: str) -> Tensor:
     """Return the velocity `u = dz/dt` behind a prediction, float32.
 
+    At `t = 1` latents are the noise itself, and `"epsilon"` does not tell what is behind it: zero is taken for `z_0` there, the
+    mean of standardised latents, rather than an error of the network divided by almost nothing.
+
     Args:
         prediction (`Tensor` of shape `(…, length, dim)`): the network's.
         zt (`Tensor` of the same shape): noised latents.
@@ -66,7 +69,8 @@ def predicted_velocity(prediction: Tensor, zt: Tensor, t: Tensor, prediction_typ
     if prediction_type == "sample":
         return (zt - prediction) / t.clamp_min(SMALLEST)
     if prediction_type == "epsilon":
-        return (prediction - zt) / (1 - t).clamp_min(SMALLEST)
+        remaining = 1 - t
+        return torch.where(remaining < SMALLEST, zt, (prediction - zt) / remaining.clamp_min(SMALLEST))
     return (prediction + (2 * t - 1) * zt) / ((1 - t).square() + t.square())
 
 

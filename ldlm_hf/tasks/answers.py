@@ -28,6 +28,8 @@ MOST_PASSES = 8
 THIN_SPACES = re.compile(r"\\(?:! ?|,)")
 BOX = re.compile(r"\\boxed(?![A-Za-z])\s*+(\{)?+([^\s$]*+)")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+FULL_STOP = re.compile(r"\.(?=\s|$)")
+WORDED = re.compile(r"\bthe answer is\b:?", re.IGNORECASE)
 WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mbox|mathrm) ?\{([^{}]*)\}")
 WORDS = re.compile(r"[^\W\d_]+(?:[' -][^\W\d_]+)*")
 UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})++(?![0-9])(?:\.[0-9]++)?|[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)"
@@ -90,6 +92,21 @@ def tagged_answer(text: str, tag: str = "answer") -> str | None:
     start = text.rfind(f"<{tag}>")
     end = text.find(f"</{tag}>", start)
     return text[start + len(tag) + 2 : end].strip() if -1 < start < end else None
+
+
+@checked
+def worded_answer(text: str) -> str | None:
+    """Return what follows the last "The answer is" on its line, without the full stop and what is said after it, or `None`.
+
+    Args:
+        text (`str`): what was written.
+    """
+    start = None
+    for match in WORDED.finditer(text):
+        start = match.end()
+    if start is None:
+        return None
+    return FULL_STOP.split(text[start:].partition("\n")[0], maxsplit=1)[0].strip() or None
 
 
 @checked

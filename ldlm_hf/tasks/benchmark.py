@@ -57,6 +57,11 @@ class Benchmark(Task):
         self.path, self.style = None if path is None else str(path), style
         self._problems: dict[str, list[Problem]] = {}
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the benchmark has."""
+        return tuple(self.sources)
+
     def make(self, row: dict) -> Problem | None:
         """Return the problem of a row, or `None` where the row is to be left out."""
         raise NotImplementedError
@@ -119,8 +124,8 @@ class Benchmark(Task):
         return f"{solution}\n{box}" if solution else box
 
     def _list(self, split: str) -> list[Problem]:
-        if split not in self.sources:
-            raise ValueError(f"`split` has to be one of {tuple(self.sources)} for {self.name!r}, but is {split!r}.")
+        if split not in self.splits:
+            raise ValueError(f"`split` has to be one of {self.splits} for {self.name!r}, but is {split!r}.")
         if split not in self._problems:
             source = self.sources[split]
             rows = (

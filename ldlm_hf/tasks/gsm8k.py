@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from .answers import last_boxed, numeric_answer, parse_number, tagged_answer
+from .answers import last_boxed, numeric_answer, parse_number, tagged_answer, worded_answer
 from .benchmark import Benchmark
 from .task import Problem
 
@@ -39,8 +39,12 @@ class Gsm8k(Benchmark):
         return split == "test" or self.split_of(" ".join(problem.prompt.split())) == split
 
     def parse_answer(self, text: str) -> str | None:
-        """Return the number in the last box, else in the answer tags, else after `####`; in canonical form, or `None`."""
-        for stated in (last_boxed(text), tagged_answer(text), text.rpartition("####")[2] if "####" in text else None):
+        """Return the number in the last box, the answer tags, after `####` or "The answer is"; in canonical form, or `None`.
+
+        The first of these that states one counts.
+        """
+        marked = text.rpartition("####")[2] if "####" in text else None
+        for stated in (last_boxed(text), tagged_answer(text), marked, worded_answer(text)):
             number = None if stated is None else numeric_answer(stated)
             if number is not None:
                 return number

@@ -6,7 +6,7 @@ the answer as it is published, in a box.
 
 from __future__ import annotations
 
-from .answers import last_boxed, normalize_answer, tagged_answer
+from .answers import last_boxed, normalize_answer, tagged_answer, worded_answer
 from .benchmark import Benchmark
 from .task import Problem
 
@@ -29,6 +29,6 @@ class Math500(Benchmark):
         return Problem(prompt=row["problem"].strip(), target=target, answer=normalize_answer(answer))
 
     def parse_answer(self, text: str) -> str | None:
-        """Return what is in the last box, else between the answer tags; in canonical form, or `None`."""
-        stated = last_boxed(text) or tagged_answer(text)
+        """Return what is in the last box, else between the answer tags, else after "The answer is"; in canonical form, or `None`."""
+        stated = last_boxed(text) or tagged_answer(text) or worded_answer(text)
         return (normalize_answer(stated) or None) if stated else None

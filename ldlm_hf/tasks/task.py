@@ -64,6 +64,7 @@ class Task:
     held_out: str = "the split is by problem: no held-out problem is in the training data."  # one sentence for cards
     metrics: tuple[str, ...] = ("answer_accuracy", "chain_accuracy")  # modules of `ldlm_hf.metrics` that judge it
     truncates: bool = False  # whether texts are cut at the model's length, as is usual for natural text, or refused
+    splits: tuple[str, ...] = SPLITS  # those that it has
     test_fraction: float = 0.10
     validation_fraction: float = 0.02
 

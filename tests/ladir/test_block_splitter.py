@@ -50,9 +50,25 @@ def test_without_the_prefix_the_answer_is_what_stands_last():
 
 
 @pytest.mark.parametrize(
+    "end", ["\\boxed{\\frac{1}{2}}", "$\\boxed{\\frac{1}{2}}$.", "<answer>\n\\boxed{\\frac{1}{2}}\n</answer>"]
+)
+def test_a_box_at_the_end_is_the_answer_and_is_in_no_block(end):
+    target = f"A coin has \\boxed{{2}} sides. One of them counts.\n{end}"
+    chain, answer = BlockSplitter().split_target(target, "1/2")
+    assert chain == ["A coin has \\boxed{2} sides.", "One of them counts."]
+    assert answer == "\\boxed{\\frac{1}{2}}"
+
+
+def test_a_box_that_more_follows_is_a_part_of_the_chain():
+    chain = ["First \\boxed{2} {sides}.", "So {7}."]
+    assert BlockSplitter().split_target(f"{' '.join(chain)} 7", "7") == (chain, "7")
+
+
+@pytest.mark.parametrize(
     ("mode", "target", "answer", "name"),
     [
         ("line", "no end", None, "answer_prefix"),
+        ("word", "12 7+5 12+0", "12", "does not end in"),  # it would be in the first block
         ("line", "The answer is 3.", None, "no chain"),
         ("expression", "3+", "3+", "expression"),
         ("expression", "31", "31", "nothing to work out"),

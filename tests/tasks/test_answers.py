@@ -16,6 +16,7 @@ from ldlm_hf.tasks.answers import (
     numeric_answer,
     parse_number,
     tagged_answer,
+    worded_answer,
 )
 
 
@@ -141,6 +142,18 @@ def test_the_last_box_and_the_first_one():
     assert (last_boxed("so \\boxed 5$."), last_boxed("\\boxed{}"), last_boxed("none")) == ("5", "", None)
     assert last_boxed("\\boxedtext{5}") is None
     assert last_boxed("\boxed{5}") is None  # a backspace, which d1's reward looked for
+
+
+@pytest.mark.parametrize(
+    ("text", "stated"),
+    [
+        ("We add. The answer is 3.5.", "3.5"), ("the answer is: $\\frac12$. Is it?", "$\\frac12$"), ("The answer is 4", "4"),
+        ("The answer is 3. No, THE ANSWER IS 12, at last\nor so", "12, at last"), ("The answer is", None), ("42", None),
+        ("İİ The answer is 7.", "7"), ("The answer isn't 7", None), ("The answer is .5.", ".5"),
+    ],
+)  # fmt: skip
+def test_worded_answers(text, stated):
+    assert worded_answer(text) == stated
 
 
 def test_tagged_answers():

@@ -77,7 +77,7 @@ def test_targets_are_right_in_every_style(path, style):
     ("text", "answer"),
     [
         ("\\boxed{18}", "18"), ("\\boxed{1} no, \\boxed{\\$1,800.00}", "1800"), ("\\boxed{9 * 2 = 18 \\text{ eggs}}", "18"),
-        ("<answer>18</answer>", "18"), ("<answer>\\boxed{18</answer>", "18"), ("so\n#### 1,800", "1800"), ("\\boxed{none} #### 3", "3"),
+        ("<answer>18</answer>", "18"), ("<answer>\\boxed{18</answer>", "18"), ("so\n#### 1,800", "1800"), ("\\boxed{none} #### 3", "3"), ("The answer is $1,200.", "1200"), ("The answer is \\boxed{5}, not 6.", "5"),
         ("she has 18", None), ("", None), ("\\boxed{x}", None),
     ],
 )  # fmt: skip

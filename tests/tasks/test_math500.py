@@ -41,7 +41,7 @@ def test_every_reference_is_right_and_ends_in_its_published_answer(path, style):
     ("text", "is_right"),
     [
         ("\\boxed{0.5}", True), ("\\boxed{\\dfrac{1}{2}}", True), ("<answer>1/2</answer>", True), ("\\boxed{1} or \\boxed{1/2}", True),
-        ("\\boxed{1/2} or \\boxed{1}", False), ("1/2", False), ("\\boxed{}", False), ("\\boxed{1/2", False), ("", False),
+        ("\\boxed{1/2} or \\boxed{1}", False), ("1/2", False), ("\\boxed{}", False), ("The answer is $\\frac{1}{2}$.", True), ("The answer is 2.", False), ("\\boxed{1/2", False), ("", False),
     ],
 )  # fmt: skip
 def test_answers_are_judged_by_what_they_mean(path, text, is_right):

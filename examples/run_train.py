@@ -37,7 +37,7 @@ from ldlm_hf.evaluation import (
     summarize,
     write_results,
 )
-from ldlm_hf.ladir.recipe import LaDiRRecipe, train_ladir
+from ldlm_hf.ladir.recipe import LaDiRRecipe, train_ladir, train_stages
 from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, load_problems, train_recipe
 from ldlm_hf.ldlm.recipe_baseline import BaselineRecipe, train_baseline, write_answers
 from ldlm_hf.ldlm.reconstruction import reconstruction_accuracy
@@ -67,6 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
     values.pop("variants", None)  # those are a study's
     command = shlex.join(["python", "examples/run_train.py", *arguments])
     system = values.get("system", "latent_diffusion")
+    if args.last_stage is not None and system != "ladir":
+        raise ValueError(
+            f"`last_stage` is for recipes of the system 'ladir', but {str(args.recipe)!r} is of {system!r}."
+        )
     if system == "latent_diffusion":
         recipe = read_section(LatentReasoningRecipe, fields_of(LatentReasoningRecipe, values))
         run_reasoner(recipe, evaluation, command, args.resume)
@@ -97,6 +101,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", type=Path, help="YAML file, or the name of a recipe in a table beside it")
     parser.add_argument("--resume", action="store_true", help="go on from what output_dir holds")
+    parser.add_argument(
+        "--last_stage", help="of LaDiR: stop after this one; go on with --resume, maybe launched otherwise"
+    )
     parser.add_argument("--preset", help="lay a file of the recipe's presets folder over it, such as tiny")
     parser.add_argument("--override", nargs="*", default=[], metavar="section.key=value", help="change the recipe")
     parser.add_argument("--output_dir", help="where everything goes")
@@ -157,6 +164,9 @@ def run_masked_diffusion(recipe: MaskedDiffusionRecipe, evaluation: dict, comman
 
 def run_ladir(recipe: LaDiRRecipe, command: str, args: argparse.Namespace) -> None:
     """Train all stages of a LaDiR; write what they cost and, where a task says how, how often it answers right."""
+    if args.last_stage is not None:
+        train_stages(recipe, args.resume, args.last_stage)
+        return
     pipeline, records = train_ladir(recipe, resume=args.resume)
     results = {"training": training_cost(records, command), "recipe": asdict(recipe)}
     if recipe.task is not None:

@@ -12,13 +12,14 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 
 from .. import training
-from ..arguments import check_field_types, naming
+from ..arguments import check_field_types, check_option, naming
 from ..checkpoints import saved_whole
 from ..loading import load_tokenizer
 from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer
 from ..training import ReproducibleTrainer, discard_stages, read_section, run_stage
 from .block_splitter import BlockSplitter
+from .configuration_thought_vae import ThoughtVAEConfig
 from .modeling_ladir import LaDiRForReasoning
 from .modeling_thought_vae import ThoughtVAE
 from .pipeline_ladir import LaDiRPipeline
@@ -143,7 +144,13 @@ def train_ladir(recipe: LaDiRRecipe, resume: bool = False) -> tuple[LaDiRPipelin
 
 
 def train_stages(recipe: LaDiRRecipe, resume: bool = False, last: str | None = None) -> dict[str, dict]:
-    """Train the stages of a recipe, all of them or those that the `last` stands on; return a record of each."""
+    """Train the stages of a recipe, all of them or those that the `last` stands on; return a record of each.
+
+    Raises:
+        ValueError: for another `last` than one of `STAGES`.
+    """
+    if last is not None:
+        check_option("last_stage", last, STAGES)
     if not resume:
         discard_stages(*map(recipe.folder, STAGES))
     train, heldout = load_problems(recipe)
@@ -240,9 +247,9 @@ def train_vae(recipe: LaDiRRecipe, train: Dataset, heldout: Dataset, resume: boo
 def train_reasoner(recipe: LaDiRRecipe, train: Dataset, heldout: Dataset, resume: bool) -> dict:
     """Stage 1: save the reasoner, taught on the true steps."""
     source = _start(recipe)[0]
-    vae = ThoughtVAE.from_pretrained(recipe.folder("vae") / "model")
+    vae = ThoughtVAEConfig.from_pretrained(recipe.folder("vae") / "model")
     set_seed(recipe.seed)
-    block = {"latents_per_block": vae.config.latents_per_block, "latent_dim": vae.config.latent_dim}
+    block = {"latents_per_block": vae.latents_per_block, "latent_dim": vae.latent_dim}
     model = LaDiRForReasoning.from_causal_lm(source, **{**block, **recipe.reasoner})
     return _train_reasoner(recipe, "reasoner", model, {**recipe.reasoner_training}, (train, heldout), resume)
 
@@ -266,10 +273,12 @@ def _continue_reasoner(recipe: LaDiRRecipe, stage: str, values: dict, problems: 
 
 def _train_reasoner(recipe: LaDiRRecipe, stage: str, model, values: dict, problems: tuple, resume: bool) -> dict:
     _, tokenizer, splitter = _start(recipe)
-    vae = ThoughtVAE.from_pretrained(recipe.folder("vae") / "model")
     values = {"latent_cache_dir": str(recipe.folder("thoughts")), **values}
     args = recipe.training_arguments(LaDiRTrainingArguments, stage, values)
-    trainer = LaDiRTrainer(model, args, vae, problems[0], tokenizer, splitter, eval_dataset=problems[1])
+    # The trainer encodes with the VAE and lets go of it; of 8B parameters nobody else may keep one.
+    parts = (ThoughtVAE.from_pretrained(recipe.folder("vae") / "model"), problems[0], tokenizer, splitter)
+    trainer = LaDiRTrainer(model, args, *parts, eval_dataset=problems[1])
+    del parts
     return _train(trainer, recipe.folder(stage) / "model", resume)
 
 

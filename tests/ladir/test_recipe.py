@@ -1,15 +1,21 @@
 """Recipes: all stages on a tiny task, taken up again, and the shipped files against the paper's figures."""
 
+import gc
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from examples import run_train
 from ldlm_hf.ladir.block_splitter import BlockSplitter
 from ldlm_hf.ladir.configuration_ladir import LaDiRConfig
 from ldlm_hf.ladir.configuration_thought_vae import ThoughtVAEConfig
+from ldlm_hf.ladir.modeling_thought_vae import ThoughtVAE
 from ldlm_hf.ladir.recipe import LaDiRRecipe, load_problems, make_pipeline, train_ladir, train_stages
-from ldlm_hf.ladir.trainer_ladir import LaDiRTrainingArguments
+from ldlm_hf.ladir.trainer_ladir import LaDiRTrainer, LaDiRTrainingArguments
 from ldlm_hf.ladir.trainer_language_model import (
     LanguageModelTrainer,
     LanguageModelTrainingArguments,
@@ -17,6 +23,7 @@ from ldlm_hf.ladir.trainer_language_model import (
     written_problems,
 )
 from ldlm_hf.ladir.trainer_thought_vae import ThoughtVAETrainingArguments
+from ldlm_hf.tasks import get_task
 from ldlm_hf.training import merge_recipes, read_recipe, read_section, recipe_names
 from tests.ladir.tiny_ladir import QUIET, SPLITTER, sums, tiny_lm, tokenizer
 
@@ -66,6 +73,35 @@ def test_all_stages_run_and_are_read_back(tmp_path):
     assert all(torch.equal(tensor, other[name]) for name, tensor in own.items())
     with pytest.raises(ValueError, match="another recipe"):
         train_ladir(tiny_recipe(tmp_path, seed=1), resume=True)
+
+
+def test_stages_can_be_run_one_command_after_the_other(tmp_path, monkeypatch):
+    """As large ones are, each launched in its own way; and while a reasoner is trained no VAE is in memory."""
+    alive = []
+    train = LaDiRTrainer.train
+
+    def watched(self, *args, **kwargs):
+        gc.collect()
+        alive.append(sum(type(one) is ThoughtVAE for one in gc.get_objects()))
+        return train(self, *args, **kwargs)
+
+    monkeypatch.setattr(LaDiRTrainer, "train", watched)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"system": "ladir", **asdict(tiny_recipe(tmp_path / "run"))}))
+    run_train.main([str(path), "--last_stage", "vae"])
+    assert not (tmp_path / "run" / "reasoner").exists()
+    run_train.main([str(path), "--last_stage", "reasoner", "--resume"])
+    assert not (tmp_path / "run" / "pipeline").exists()
+    run_train.main([str(path), "--resume"])
+    assert (tmp_path / "run" / "pipeline" / "model_index.json").is_file()
+    assert alive == [0, 0]
+    whole = train_stages(tiny_recipe(tmp_path / "whole"))
+    own = json.loads((tmp_path / "run" / "rollout" / "stage.json").read_text())
+    assert own["train_loss"] == whole["rollout"]["train_loss"]
+    with pytest.raises(ValueError, match="last_stage.*language_model"):
+        run_train.main([str(path), "--last_stage", "step"])
+    with pytest.raises(ValueError, match="last_stage.*ladir"):
+        run_train.main([str(RECIPES.parent / "llada" / "sudoku_4x4.yaml"), "--last_stage", "vae"])
 
 
 def test_a_recipe_without_stage_two_or_with_a_ready_model_leaves_stages_out(tmp_path):
@@ -161,20 +197,28 @@ def test_the_large_recipes_are_the_papers():
         "flow_weight": 5, "answer_weight": 1, "stop_weight": 1,
     }  # fmt: skip
     stages = {
-        "vae_training": (2, 2e-5, 16 * 8),
-        "reasoner_training": (20, 1e-5, 8 * 8),
-        "rollout_training": (20, 1e-5, 3 * 4),
+        "vae_training": (2, 2e-5, 128),
+        "reasoner_training": (20, 1e-5, 64),
+        "rollout_training": (20, 1e-5, 12),
     }
-    devices = {"vae_training": 8, "reasoner_training": 8, "rollout_training": 4}
     for section, (epochs, rate, batch) in stages.items():
         values = recipe[section]
         assert (values["num_train_epochs"], values["learning_rate"]) == (epochs, rate)
-        assert values["per_device_train_batch_size"] * devices[section] == batch
+        assert 4 * values["per_device_train_batch_size"] * values.get("gradient_accumulation_steps", 1) == batch
     assert recipe["rollout_training"]["rollout_steps"] == 10
     sampling = {"num_inference_steps": 50, "guidance_scale": 4, "initial_noise_scale": 2, "temperature": 0.7}
     assert sampling.items() <= recipe["sampling"].items()
     other = read_recipe(RECIPES / "qwen3_8b_math.yaml")
     assert {key for key in recipe if recipe[key] != other[key]} == {"output_dir", "pretrained_lm"}
+
+
+def test_the_code_recipe_thinks_in_one_block_and_answers_with_a_program():
+    recipe = read_recipe(RECIPES / "qwen3_8b_code.yaml")
+    assert (recipe["vae"]["latents_per_block"], recipe["sampling"]["max_blocks"]) == (64, 1)
+    target = "Add one.\nReturn it.\n```python\ndef next(x):\n    return x + 1\n```"
+    blocks, answer = BlockSplitter(**recipe["splitter"]).split_target(target)
+    assert blocks == ["Add one.\nReturn it."]
+    assert get_task("human_eval").parse_answer(answer) == "def next(x):\n    return x + 1\n"
 
 
 def test_the_shipped_models_recipe_goes_on_as_its_first_stage_began():

@@ -23,7 +23,7 @@ from ldlm_hf.tokenization import build_tokenizer
 
 
 LATENTS, DIM = 2, 8
-FAMILIES = ("llama", "gpt2", "qwen2")
+FAMILIES = ("llama", "gpt2", "qwen2", "qwen3")
 QUIET = {"per_device_train_batch_size": 8, "learning_rate": 1e-3, "logging_steps": 2, "disable_tqdm": True}
 SPLITTER = BlockSplitter("equation", answer_prefix="=>")
 
@@ -58,6 +58,7 @@ def tiny_lm_config(family: str = "llama", **fields):
         dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return AutoConfig.for_model(family, **{**tokens, **sizes, **dropout, **fields})
     grouped = {"num_key_value_heads": 2, "intermediate_size": 64}
+    grouped |= {"head_dim": 8} if family == "qwen3" else {}  # which it does not take from its width
     return AutoConfig.for_model(family, **{**tokens, **sizes, **grouped, **fields})
 
 

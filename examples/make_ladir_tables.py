@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from make_d1_tables import spread
 
 from ldlm_hf.evaluation import write_results
 from ldlm_hf.plots import plot_accuracy
+from ldlm_hf.tasks import get_task
+from ldlm_hf.training import read_recipe
 
 
-STUDIES = {"countdown_2_to_4": "Two, three or four numbers", "countdown": "Two or three numbers"}
+RECIPES = Path(__file__).parent / "recipes" / "ladir"
+STUDIES = {  # folder: title and recipe
+    "countdown_2_to_4": ("Two, three or four numbers", "countdown_2_to_4.yaml"),
+    "countdown": ("Two or three numbers", "countdown_mixed.yaml"),
+}
 ARMS = {
     "autoregressive": "language model, writes its steps",
-    "longer_autoregressive": "language model, trained as long as the reasoner and all it stands on",
+    "longer_autoregressive": "language model, more steps",
     "masked_diffusion": "masked diffusion model, as many steps as that",
     "stage_1": "latent reasoner, stage 1",
     "more_stage_1": "and more of stage 1",
@@ -22,20 +29,17 @@ ARMS = {
     "longer_stage_1": "stage 1 for longer, from the top of its schedule again",
     "coarse": "latent reasoner, stage 1, on coarse latents",
     "context": "latent reasoner, stage 1, on coarser latents, read with the question",
-    "context_longer_stage_1": "and that stage 1 for longer",
+    "context_longer_stage_1": "stage 1 for longer, on coarser latents, read with the question",
     "blank": "control: stage 1 on latents that hold nothing",
 }
-OTHER_DESIGNS = {  # of the latent reasoner, in what is said of the paper's claims
-    "longer_stage_1": "a longer stage 1",
-    "coarse": "stage 1 on coarse latents",
-    "context": "stage 1 on coarser latents, read with the question,",
-    "context_longer_stage_1": "and that for longer",
-}
-BASELINES = {
-    "autoregressive": "than the language model it starts from",
-    "longer_autoregressive": "than one trained as long",
-    "masked_diffusion": "than the masked diffusion model",
-}
+COMPARISONS = (  # which arm is compared with which
+    *(("stage_1", other) for other in ("autoregressive", "longer_autoregressive", "masked_diffusion", "blank")),
+    *(("longer_stage_1", other) for other in ("autoregressive", "longer_autoregressive")),
+    ("coarse", "autoregressive"),
+    *(("context", other) for other in ("autoregressive", "blank")),
+    ("context_longer_stage_1", "autoregressive"),
+    ("blank", "autoregressive"),
+)
 SWEEPS = {  # title, what is varied, and what is not, where it is not as in the pipeline's defaults
     "num_inference_steps": ("Denoising steps", "steps a block", ""),
     "initial_noise_scale": ("Initial noise", "standard deviations", ""),
@@ -83,7 +87,7 @@ def hand_out_latents(folder: Path, card: Path) -> None:
     """Write the studies in a folder into the results of a card, and draw their sweeps over denoising steps."""
     if not (card / "results").is_dir():
         return
-    studies = {name: study for name, title in STUDIES.items() if (study := study_of(folder / name, title))}
+    studies = {name: study for name in STUDIES if (study := study_of(folder / name))}
     speed = folder / "speed.json"
     own = {"ladir_speed": json.loads(speed.read_text())["ladir_speed"]} if speed.exists() else {}
     figures = {}
@@ -97,8 +101,9 @@ def hand_out_latents(folder: Path, card: Path) -> None:
     write_results(card / "results" / "study.json", {"ladir_studies": studies, "figures": figures, **own})
 
 
-def study_of(folder: Path, title: str) -> dict | None:
-    """Return what a card says of a study, if there is one in the folder."""
+def study_of(folder: Path) -> dict | None:
+    """Return what a card says of a study, whose name its folder has, if there is one."""
+    title, recipe = STUDIES[folder.name]
     arms = {arm: results for arm in ARMS if (results := read(folder, arm))}
     if not arms:
         return None
@@ -121,8 +126,10 @@ def study_of(folder: Path, title: str) -> dict | None:
             for name, (what, arm) in CONTENTS.items()
             for path in sorted(folder.glob(f"content_{name}-[0-9]*.json"))
         ],
+        "comparisons": comparisons(table),
         "verdicts": verdicts(table, sweeps),
         "num_problems": first["num_problems"],
+        "kinds": kinds_of(recipe, first["num_problems"]),
         "num_samples": first["num_samples"],
         "existing_solutions": first["existing_solutions"],
         "num_inference_steps": arms["stage_1"][0]["sampled"]["settings"]["num_inference_steps"],
@@ -135,6 +142,13 @@ def study_of(folder: Path, title: str) -> dict | None:
         },
         "commands": list(dict.fromkeys(commands)),
     }
+
+
+def kinds_of(recipe: str, num_problems: int) -> dict[str, int]:
+    """Return how many of a study's problems are of each kind."""
+    values = read_recipe(RECIPES / recipe)
+    task = get_task(values["task"], **values["task_arguments"])
+    return dict(sorted(Counter(map(task.kind, task.to_dataset("test", num_problems)["prompt"])).items()))
 
 
 def steps_curve(sweep: dict) -> list[dict]:
@@ -272,81 +286,84 @@ def content_of(what: str, arm: str, path: Path) -> dict:
     return row
 
 
+def comparisons(arms: dict[str, dict]) -> list[dict]:
+    """Return how pairs of arms compare: careful, and by what many samples find, with answers that are drawn where that was measured."""
+    rows = []
+    for own, other in COMPARISONS:
+        if own in arms and other in arms:
+            one, two = arms[own], arms[other]
+            wide, against = (
+                one["drawn"] or one,
+                two["drawn"] or two,
+            )  # a language model's answers are drawn in any case
+            most = max(one["passes"], key=int)
+            figures = {
+                "precise": compare(one["precise"], two["precise"]),
+                "most": compare(wide["passes"][most], against["passes"][most]),
+                "share": compare(wide["share"], against["share"]),
+            }
+            rows.append({"one": ARMS[own], "other": ARMS[other], **figures})
+    return rows
+
+
 def verdicts(arms: dict[str, dict], sweeps: dict[str, dict]) -> dict[str, str]:
-    """Return what the table says of each claim of the paper."""
-    latent, baselines = arms["stage_1"], {name: arms[arm] for arm, name in BASELINES.items() if arm in arms}
+    """Return what the tables say of each claim of the paper."""
+    latent, start = arms["stage_1"], arms["autoregressive"]
     most = max(latent["passes"], key=int)
     found = {
-        "diversity": "; ".join(
-            compare(f"of all solutions, {against}", latent["share"], row["share"])
-            + compare(f", and of pass@{most}", latent["passes"][most], row["passes"][most])
-            for against, row in baselines.items()
-        ),
-        "precision": "; ".join(
-            compare(against, latent["precise"], row["precise"]) for against, row in baselines.items()
-        ),
-        "thoughts": against_blank(arms) if "blank" in arms else "not measured",
+        "diversity": f"pass@{most} {compare(latent['passes'][most], start['passes'][most])}, and of all solutions "
+        f"{compare(latent['share'], start['share'])}: stage 1 against the language model that it starts from",
+        "precision": f"{compare(latent['precise'], start['precise'])}: careful, against the same",
+        "thoughts": "not measured",
         "rollout": "not run",
         "repulsion": "not measured",
         "steps": "not measured",
     }
-    for arm, which in OTHER_DESIGNS.items():
-        if arm in arms:
-            other, against = arms[arm], baselines[BASELINES["autoregressive"]]
-            found["diversity"] += f"; {which} " + compare(
-                "against its start, of all solutions,", other["share"], against["share"]
-            )
-            found["diversity"] += compare(f", and of pass@{most}", other["passes"][most], against["passes"][most])
-            found["precision"] += f"; {which} " + compare("against its start", other["precise"], against["precise"])
-            if drawn := other["drawn"]:
-                found["diversity"] += "; with answers drawn " + compare(
-                    "of all solutions", drawn["share"], against["share"]
-                )
-                found["diversity"] += compare(f", and of pass@{most}", drawn["passes"][most], against["passes"][most])
-    if "stage_2" in arms and "more_stage_1" in arms:
-        found["rollout"] = compare(
-            "than as long a training of stage 1", arms["stage_2"]["precise"], arms["more_stage_1"]["precise"]
+    if "blank" in arms:
+        found["thoughts"] = (
+            f"{compare(latent['precise'], arms['blank']['precise'])}: careful, stage 1 against the control"
         )
+    if "stage_2" in arms and "more_stage_1" in arms:
+        found["rollout"] = (
+            f"{compare(arms['stage_2']['precise'], arms['more_stage_1']['precise'])}: careful, against as "
+        )
+        found["rollout"] += "long a training of stage 1"
     if "num_inference_steps" in sweeps:
         points = sweeps["num_inference_steps"]["points"]
         least, last = points[0], points[-1]
-        found["steps"] = (
-            f"at initial noise 1, from {least['value']} to {last['value']} steps one trajectory goes from {100 * least['pass_1']:.1f} % to "
-            f"{100 * last['pass_1']:.1f} %, the share of solutions found from {100 * least['share']:.1f} % to {100 * last['share']:.1f} %"
+        found["steps"] = "; ".join(
+            f"{name} {'yes' if last[figure] > least[figure] else 'no'}, from {100 * least[figure]:.1f} % to {100 * last[figure]:.1f} %"
+            for name, figure in (("one trajectory:", "pass_1"), ("the share of solutions found:", "share"))
         )
+        found["steps"] += f" (from {least['value']} to {last['value']} steps, initial noise 1)"
     if "diversity_scale" in sweeps:
-        shares = {point["value"]: point["share"] for point in sweeps["diversity_scale"]["points"]}
-        strengths = [
-            value.split()[-1] for value in shares if value.startswith("repulsion") and not value.endswith(" 0.0")
-        ]
-        best = max(strengths, key=lambda strength: shares[f"repulsion {strength}"])
-        found["repulsion"] = (
-            f"without any, {100 * shares['repulsion 0.0']:.1f} % of all solutions are found; with the best strength, {best}, "
-            f"{100 * shares[f'repulsion {best}']:.1f} %, and with noise as strong as that {100 * shares[f'equal norm noise {best}']:.1f} %"
-        )
+        found["repulsion"] = repulsion_verdict(sweeps["diversity_scale"])
     return found
 
 
-def against_blank(arms: dict[str, dict]) -> str:
-    """Return how latent reasoners fare beside the control whose latents hold nothing."""
-    blank = arms["blank"]
-    found = compare(
-        "stage 1 against latents that hold nothing, careful,", arms["stage_1"]["precise"], blank["precise"]
+def repulsion_verdict(sweep: dict) -> str:
+    """Return what repulsion and each of its controls finds at its best strength."""
+    best: dict[str, tuple[float, str]] = {}
+    for point in sweep["points"]:
+        name, _, strength = point["value"].rpartition(" ")
+        if float(strength):
+            best[name] = max(best.get(name, (0.0, "")), (point["share"], strength))
+    none = next(point["share"] for point in sweep["points"] if not float(point["value"].rpartition(" ")[2]))
+    others = [none, *(share for name, (share, _) in best.items() if name != "repulsion")]
+    verdict = "yes" if best["repulsion"][0] > max(others) else "no"
+    shown = ", ".join(f"{name} {100 * share:.1f} % (at {strength})" for name, (share, strength) in best.items())
+    seeds = "one seed" if sweep["seeds"] == 1 else f"{sweep['seeds']} seeds"
+    return (
+        f"{verdict}: of all solutions without any {100 * none:.1f} %, and at the strength that is best on these problems "
+        f"{shown}; {seeds}, the sum over the other trajectories, in every step"
     )
-    if "context" in arms:
-        own = arms["context"]
-        found += compare("; on coarser latents", own["precise"], blank["precise"])
-        shares = own["drawn"]["share"], blank["drawn"]["share"]
-        found += compare(", and of all solutions, with answers drawn,", *shares)
-    return found
 
 
-def compare(what: str, one: dict, other: dict) -> str:
-    """Return a sentence of how far apart two means are, and whether more than chance would have it."""
-    text = f"{what} {100 * one['mean']:.1f} % against {100 * other['mean']:.1f} %"
+def compare(one: dict, other: dict) -> str:
+    """Return how far apart two means are, and whether that is more than chance would have it."""
+    text = f"{100 * one['mean']:.1f} % against {100 * other['mean']:.1f} %"
     if None in (one["standard_error"], other["standard_error"]):
         return f"{text} (one seed)"
     gap = one["mean"] - other["mean"]
     error = (one["standard_error"] ** 2 + other["standard_error"] ** 2) ** 0.5
-    verdict = "yes" if gap > MARGIN * error else ("no, worse" if gap < -MARGIN * error else "no difference shown")
-    return f"{text} ({verdict})"
+    return f"{text} ({'yes' if gap > MARGIN * error else 'worse' if gap < -MARGIN * error else 'no difference shown'})"

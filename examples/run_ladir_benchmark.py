@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from itertools import product
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -103,9 +104,11 @@ def measure(model: LaDiRForReasoning, length: int, args: argparse.Namespace) -> 
             latents[way] = denoise(model, ids, noise, args.steps).cpu()
             seconds[way].append(perf_counter() - started)
     ratios = [full / cached for full, cached in zip(*seconds.values(), strict=True)][1:]
+    medians = {way: median(values[1:]) for way, values in seconds.items()}
     return {
         "question_length": length,
-        **{f"{way}_seconds": median(values[1:]) for way, values in seconds.items()},
+        **{f"{way}_seconds": value for way, value in medians.items()},
+        **{f"{way}_latents_per_second": noise[..., 0].numel() / value for way, value in medians.items()},
         "speedup": median(ratios),
         "largest_difference": (latents["full"] - latents["cached"]).abs().max().item(),
     }
@@ -121,6 +124,8 @@ def measure_latency(args: argparse.Namespace) -> list[dict]:
         raise ValueError("`--language_model` is compared with a `--pipeline`; give both.")
     pipeline = LaDiRPipeline.from_pretrained(args.pipeline, dtype=torch.float32).to(args.device)
     pipeline.set_progress_bar_config(disable=True)
+    silent = LaDiRPipeline.from_pretrained(args.pipeline, vae=None, dtype=torch.float32).to(args.device)
+    silent.set_progress_bar_config(disable=True)
     if pipeline.task is None:
         raise ValueError(f"`--pipeline` {str(args.pipeline)!r} has no task whose problems could be asked.")
     model = load_complete(AutoModelForCausalLM, args.language_model, dtype=torch.float32).to(args.device).eval()
@@ -134,8 +139,8 @@ def measure_latency(args: argparse.Namespace) -> list[dict]:
                 model, tokenizer, p, 0.0, 1, LONGEST_CHAIN, g
             )
         }
-        for steps in STEPS:
-            ways[f"{steps} denoising steps"] = lambda p=prompts, n=steps: pipeline(
+        for (what, reasoner), steps in product((("", pipeline), (", thoughts not read", silent)), STEPS):
+            ways[f"{steps} denoising steps{what}"] = lambda r=reasoner, p=prompts, n=steps: r(
                 p, num_inference_steps=n, generator=row_generators(0, 0, 0, len(p))
             )
         seconds = {way: [] for way in ways}

@@ -158,7 +158,7 @@ def test_latencies_are_those_of_every_way(one_thread, tmp_path):
     places = ["--pipeline", str(tmp_path / "pipeline"), "--language_model", str(tmp_path / "lm")]
     run_ladir_benchmark.main([*sizes, *places, "--output", str(tmp_path / "speed.json")])
     rows = json.loads((tmp_path / "speed.json").read_text())["ladir_speed"]["latency"]
-    assert [row["batch_size"] for row in rows] == [1] * 6 + [32] * 6
+    assert [row["batch_size"] for row in rows] == [1] * 11 + [32] * 11
     assert [row["relative"] for row in rows if row["way"] == "language model"] == [1.0, 1.0]
     with pytest.raises(ValueError, match="give both"):
         run_ladir_benchmark.main([*sizes, *places[2:]])

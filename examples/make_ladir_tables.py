@@ -27,6 +27,7 @@ ARMS = {
     "more_stage_1": "and more of stage 1",
     "stage_2": "and stage 2 instead",
     "longer_stage_1": "stage 1 for longer, from the top of its schedule again",
+    "autoregressive_again": "language model again, which those below start from",
     "coarse": "latent reasoner, stage 1, on coarse latents",
     "context": "latent reasoner, stage 1, on coarser latents, read with the question",
     "context_longer_stage_1": "stage 1 for longer, on coarser latents, read with the question",
@@ -35,10 +36,10 @@ ARMS = {
 COMPARISONS = (  # which arm is compared with which
     *(("stage_1", other) for other in ("autoregressive", "longer_autoregressive", "masked_diffusion", "blank")),
     *(("longer_stage_1", other) for other in ("autoregressive", "longer_autoregressive")),
-    ("coarse", "autoregressive"),
-    *(("context", other) for other in ("autoregressive", "blank")),
-    ("context_longer_stage_1", "autoregressive"),
-    ("blank", "autoregressive"),
+    ("coarse", "autoregressive_again"),
+    *(("context", other) for other in ("autoregressive_again", "blank")),
+    ("context_longer_stage_1", "autoregressive_again"),
+    ("blank", "autoregressive_again"),
 )
 SWEEPS = {  # title, what is varied, and what is not, where it is not as in the pipeline's defaults
     "num_inference_steps": ("Denoising steps", "steps a block", ""),

@@ -21,6 +21,7 @@ from ldlm_hf.tasks.answers import (
     numeric_answer,
     parse_number,
     tagged_answer,
+    worded_answer,
 )
 from ldlm_hf.tasks.countdown_solver import find_solutions, read_expression, solve, solve_all
 from ldlm_hf.tasks.latex import clean_latex
@@ -197,6 +198,7 @@ TEXT = st.fixed_dictionaries({"text": texts()})
 ENTRIES = [
     EntryPoint("last_boxed", last_boxed, TEXT, part_of_the_text),
     EntryPoint("first_boxed", first_boxed, TEXT, part_of_the_text),
+    EntryPoint("worded_answer", worded_answer, TEXT, part_of_the_text),
     EntryPoint(
         "tagged_answer", tagged_answer, st.fixed_dictionaries({"text": texts(), "tag": words()}), part_of_the_text
     ),

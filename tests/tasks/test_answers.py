@@ -20,7 +20,16 @@ from ldlm_hf.tasks.answers import (
 )
 
 
-EXTRACTORS = (first_boxed, last_boxed, last_number, multiple_choice, numeric_answer, parse_number, tagged_answer)
+EXTRACTORS = (
+    first_boxed,
+    last_boxed,
+    last_number,
+    multiple_choice,
+    numeric_answer,
+    parse_number,
+    tagged_answer,
+    worded_answer,
+)
 PIECES = [
     "\\frac", "\\dfrac", "\\sqrt", "\\left", "\\right", "\\text", "\\text{ cm}", "\\mbox{", "\\boxed{", "\\pi", "\\", "{", "}",
     "(", ")", "[", "]", "\\{", "\\}", "^", "_", "^\\circ", ",", ", ", ".", " ", "$", "\\$", "%", "\\%", "=", "1", "2", "12", "1,234",
@@ -203,7 +212,7 @@ def test_long_texts_that_are_made_to_be_slow_are_read_at_once():
 
     bases = [
         "1", "1,", "1 ", "1/", "1.", "a", "a ", "ab-", " ", "{", "(1,2", ",", "$", "=", "x=", "\\", "-", "^{", "<answer>", ",234",
-        "\\boxed{", "\\frac", "\\frac{1", "\\text{", "\\text{a}", "\\sqrt[", "answer ", "answer is (", "{,}", "1 1/",
+        "\\boxed{", "\\frac", "\\frac{1", "\\text{", "\\text{a}", "\\sqrt[", "answer ", "answer is (", "the answer is ", "the answer is .", "{,}", "1 1/",
     ]  # fmt: skip
     sizes = {**dict.fromkeys(EXTRACTORS, 300_000), normalize_answer: 100_000}
     pairs = [(base * (size // len(base)), extract) for base in bases for extract, size in sizes.items()]

@@ -166,8 +166,8 @@ def scores(records: list, task: Task, row: dict) -> dict:
 def recipe_values(row: dict, seed: int, folder: Path) -> dict:
     """Return the recipe of a row that trains all stages."""
     changes = {key: value for key, value in row.items() if key in LatentReasoningRecipe.__dataclass_fields__}
-    values = read_recipe(Path(row["recipe"]), preset=row.get("preset"))
-    values.pop("evaluation", None)
+    values = read_recipe(Path(row["recipe"]), preset=row.get("preset"))  # which has sections of other systems, too
+    values = {key: value for key, value in values.items() if key in LatentReasoningRecipe.__dataclass_fields__}
     return {**merge_recipes(values, changes), "output_dir": str(folder), "seed": seed}
 
 

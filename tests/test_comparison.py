@@ -7,6 +7,8 @@ import pytest
 
 from examples import make_tables, run_comparison, run_train
 from ldlm_hf.ldlm.published import PUBLISHED_TABLES, published_of
+from ldlm_hf.ldlm.recipe import LatentReasoningRecipe
+from ldlm_hf.training import merge_recipes, read_section
 from tests.tiny import tiny_pipeline
 
 
@@ -98,6 +100,19 @@ def test_the_plan_of_the_tables_names_published_rows_and_tasks():
         assert section["task"] == table.task
         named = {row["name"] for row in section["rows"]}
         assert {row for row in table.rows if not row.startswith("GPT")} <= named
+
+
+def test_the_rows_of_the_tables_that_train_all_stages_are_recipes_to_their_last_key(tmp_path):
+    plan = make_tables.read_recipe(make_tables.PLAN)
+    found = 0
+    for section in plan["sections"].values():
+        for row in section["rows"]:
+            row = merge_recipes(merge_recipes(plan["shared"], {**section, "rows": None}), row)
+            if row.get("system") == "recipe":
+                recipe = read_section(LatentReasoningRecipe, run_comparison.recipe_values(row, 0, tmp_path))
+                assert {key: recipe.denoiser[key] for key in row["denoiser"]} == row["denoiser"]
+                found += 1
+    assert found >= 15
 
 
 def test_a_table_shows_published_and_measured_side_by_side(monkeypatch, tmp_path, saved_pipeline):

@@ -36,6 +36,9 @@ SCHEDULER = {  # the paper's diffusion (§3.2); the stock defaults clip samples 
     "timestep_spacing": "trailing",
 }
 
+AUTOENCODER_SECTIONS = ("autoencoder", "autoencoder_training")  # of a recipe, that decide the result of the stage
+DENOISER_SECTIONS = (*AUTOENCODER_SECTIONS, "denoiser", "denoiser_training", "denoiser_task_arguments", "scheduler")
+
 
 @dataclass
 class LatentReasoningRecipe:
@@ -45,6 +48,8 @@ class LatentReasoningRecipe:
         output_dir (`str`): where stages, checkpoints and the pipeline go.
         task (`str`, *optional*): name of the task, as [`get_task`] takes it; without one `dataset` is needed.
         task_arguments (`dict`, *optional*): further arguments of the task, such as `first_place: tens`.
+        denoiser_task_arguments (`dict`, *optional*): what differs from `task_arguments` in the problems that the denoiser
+            trains on, such as more of them than the other stages need.
         dataset (`str`, *optional*): Hub id or JSONL file of problems with the columns `prompt`, `target` and `answer`, in
             place of the task's own; a Hub data set has to have the splits `train` and `validation`, of a file every
             twentieth row is held out.
@@ -69,6 +74,7 @@ class LatentReasoningRecipe:
     output_dir: str
     task: str | None = None
     task_arguments: dict = field(default_factory=dict)
+    denoiser_task_arguments: dict = field(default_factory=dict)
     dataset: str | None = None
     seed: int = 0
     pretrained_seq2seq: str | None = None
@@ -93,10 +99,14 @@ class LatentReasoningRecipe:
         if self.task is not None:
             with naming("task_arguments"):
                 self.make_task()
+            with naming("denoiser_task_arguments"):
+                self.make_task(**self.denoiser_task_arguments)
+        elif self.denoiser_task_arguments:
+            raise ValueError("`denoiser_task_arguments` are arguments of a `task`, but the recipe has none.")
 
-    def make_task(self) -> Task:
-        """Return the recipe's task."""
-        return get_task(self.task, **self.task_arguments)
+    def make_task(self, **changes) -> Task:
+        """Return the recipe's task, with `changes` to its arguments."""
+        return get_task(self.task, **{**self.task_arguments, **changes})
 
     def folder(self, stage: str) -> Path:
         """Return the folder of a stage."""
@@ -137,14 +147,14 @@ def train_recipe(recipe: LatentReasoningRecipe, resume: bool = False) -> tuple[L
         ),
         "autoencoder": run_stage(
             recipe.folder("autoencoder"),
-            recipe.settings("autoencoder", "autoencoder_training"),
+            recipe.settings(*AUTOENCODER_SECTIONS),
             lambda: train_autoencoder(recipe, train, heldout, resume),
             resume,
         ),
         "denoiser": run_stage(
             recipe.folder("denoiser"),
-            recipe.settings("autoencoder", "autoencoder_training", "denoiser", "denoiser_training", "scheduler"),
-            lambda: train_denoiser(recipe, train, heldout, resume),
+            recipe.settings(*DENOISER_SECTIONS),
+            lambda: train_denoiser(recipe, *load_problems(recipe, recipe.denoiser_task_arguments), resume),
             resume,
         ),
     }
@@ -163,11 +173,10 @@ def train_recipe(recipe: LatentReasoningRecipe, resume: bool = False) -> tuple[L
     return pipeline, records
 
 
-def load_problems(recipe: LatentReasoningRecipe) -> tuple[Dataset, Dataset]:
-    """Return the training and the validation problems of a recipe."""
-    return training.load_problems(
-        None if recipe.task is None else recipe.make_task(), recipe.dataset, seed=recipe.seed
-    )
+def load_problems(recipe: LatentReasoningRecipe, changes: dict | None = None) -> tuple[Dataset, Dataset]:
+    """Return the training and the validation problems of a recipe, with `changes` to the arguments of its task."""
+    task = None if recipe.task is None else recipe.make_task(**(changes or {}))
+    return training.load_problems(task, recipe.dataset, seed=recipe.seed)
 
 
 def train_seq2seq(recipe: LatentReasoningRecipe, train: Dataset, resume: bool) -> dict:

@@ -168,6 +168,10 @@ class EnumeratedTask(Task):
         """Yield every problem as the tuple that `make` takes, always in the same order."""
         raise NotImplementedError
 
+    def extra_instances(self) -> Iterator[tuple]:
+        """Yield problems of another form that are in the training split only; none by default."""
+        return iter(())
+
     def canonical(self, instance: tuple) -> str:
         """Return the form that all problems share which have to be in one split."""
         raise NotImplementedError
@@ -212,6 +216,7 @@ class EnumeratedTask(Task):
         split_of = lru_cache(maxsize=None)(self.split_of)  # many problems share a canonical form
         for instance in self.instances():
             splits[split_of(self.canonical(instance))].append(instance)
+        splits["train"].extend(self.extra_instances())
         return splits
 
 

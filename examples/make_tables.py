@@ -85,6 +85,8 @@ def markdown(tables: dict, command: str) -> str:
     for name, table in tables.items():
         number = name.removeprefix("table")
         lines += ["", f"## Table {number}: {table['title']} (`{table['task']}`, {table['metric']}, %)", ""]
+        backbones = {Path(row["bertscore"]["model_type"]).name for row in table["rows"] if row.get("bertscore")}
+        lines += [f"BERTScore by {' and '.join(sorted(backbones))}.", ""] if backbones else []
         lines += ["| system | published | ours ± standard error | seeds | problems | steps x batch | parameters |"]
         lines += ["|---|---|---|---|---|---|---|"]
         lines += [markdown_row(row) for row in table["rows"]]
@@ -101,6 +103,8 @@ def markdown_row(row: dict) -> str:
         missing = "not run" if not row["name"].startswith("GPT") else ""
         return f"| {row['name']} | {published} | {missing} | | | | |"
     error = "" if row["standard_error"] is None else f" ± {100 * row['standard_error']:.2f}"
-    steps = f"{max(row['steps']):,} x {row['batch_size']}" if "steps" in row else "as shipped"
+    shipped = "as shipped" if "parameters" in row else ""
+    steps = f"{max(row['steps']):,} x {row['batch_size']}" if "steps" in row else shipped
     figures = f"{100 * row['mean']:.2f}{error} | {len(row['accuracies'])} | {row['num_problems']:,} | {steps}"
-    return f"| {row['name']} | {published} | {figures} | {row['parameters']:,} |"
+    parameters = f"{row['parameters']:,}" if "parameters" in row else ""
+    return f"| {row['name']} | {published} | {figures} | {parameters} |"

@@ -5,7 +5,8 @@
 
 A plan is a YAML file of sections; a section is a list of rows and what they share. A row trains one system
 (`system: denoiser`, on the autoencoder of `pipeline`; `recipe`, all stages; `sequence_to_sequence` or `classifier`) or
-only evaluates a `pipeline`, once for each seed. Under `variants` it lists further ways to sample from what it trained.
+only evaluates a `pipeline`, once for each seed, or the texts that scores of generated ones are read against (`TEXTS`). If
+there is no `pipeline` yet, but a `recipe` for it, that is trained first. Under `variants` it lists further ways to sample.
 Every run writes its own JSON file and is not repeated if that is there, so a comparison can be broken off, taken up again
 and divided among processes with `--seeds` and `--rows`. When all runs of a section are there, its results are written.
 """
@@ -21,6 +22,7 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
+from datasets import Dataset
 from transformers import set_seed
 
 from ldlm_hf import DenoiserTrainer, DenoiserTrainingArguments, LatentDiT, LatentReasoningPipeline
@@ -33,9 +35,10 @@ from ldlm_hf.evaluation import (
     summarize,
     write_results,
 )
-from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, make_scheduler, train_recipe
+from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, fit_problems, make_scheduler, train_recipe
 from ldlm_hf.ldlm.recipe_baseline import SYSTEMS as BASELINES
 from ldlm_hf.ldlm.recipe_baseline import BaselineRecipe, train_baseline, write_answers
+from ldlm_hf.ldlm.reconstruction import reconstruct
 from ldlm_hf.ldlm.supported_schedulers import make_sampler
 from ldlm_hf.tasks import Task, get_task
 from ldlm_hf.training import merge_recipes, read_recipe, read_section
@@ -101,6 +104,10 @@ def run_row(row: dict, seed: int, folder: Path) -> dict:
     task = get_task(row["task"], **row.get("task_arguments", {}))
     started = perf_counter()
     system = row.get("system", "denoiser")
+    if system in TEXTS:
+        problems = task.to_dataset("test", row.get("num_problems"))
+        records = record_texts(problems, TEXTS[system](row, problems), task)
+        return {**scores(records, task, row), "seconds": round(perf_counter() - started, 1), "seed": seed}
     if system in BASELINES:
         fields = BaselineRecipe.__dataclass_fields__
         values = {key: value for key, value in row.items() if key in fields and key != "pipeline"}
@@ -114,13 +121,35 @@ def run_row(row: dict, seed: int, folder: Path) -> dict:
         pipeline, stages = train_recipe(read_section(LatentReasoningRecipe, recipe_values(row, seed, folder)))
         record = stages["denoiser"]
     else:
-        pipeline = LatentReasoningPipeline.from_pretrained(row["pipeline"])
+        pipeline = load_pipeline(row)
         record = {} if system == "pipeline" else train_denoiser(pipeline, row, task, seed, folder)
     results = {"parameters": sum(count_parameters(pipeline.components[part]) for part in ("autoencoder", "denoiser"))}
     variants = [{}, *row.get("variants", [])]
     outcomes = [sample(pipeline, row, task, seed, variant) for variant in variants]
     results |= {**without_log(record), **outcomes[0], "variants": outcomes[1:]}
     return {**results, "seconds": round(perf_counter() - started, 1), "seed": seed}
+
+
+def load_pipeline(row: dict) -> LatentReasoningPipeline:
+    """Return the row's pipeline, trained by the row's recipe if there is none yet: one for all rows and seeds."""
+    folder = Path(row["pipeline"])
+    if "recipe" in row and not folder.exists():
+        train_recipe(read_section(LatentReasoningRecipe, pipeline_values(row)))
+    return LatentReasoningPipeline.from_pretrained(folder)
+
+
+def reconstructions(row: dict, problems: Dataset) -> list[str]:
+    """Return what the pipeline's autoencoder gives back of the targets: no denoiser on it can do better."""
+    pipeline = load_pipeline(row)
+    return reconstruct(pipeline.autoencoder, pipeline.tokenizer, problems["target"][:], prompts=problems["prompt"][:])
+
+
+def other_targets(row: dict, problems: Dataset) -> list[str]:
+    """Return for each problem the target of the next one: texts of the right kind about something else."""
+    return [*problems["target"][1:], problems["target"][0]]
+
+
+TEXTS = {"reconstructions": reconstructions, "other_targets": other_targets}
 
 
 def train_denoiser(pipeline: LatentReasoningPipeline, row: dict, task: Task, seed: int, folder: Path) -> dict:
@@ -131,8 +160,8 @@ def train_denoiser(pipeline: LatentReasoningPipeline, row: dict, task: Task, see
     changes = {"num_train_timesteps": scheduler.config.num_train_timesteps, **row.get("denoiser", {})}
     set_seed(seed)
     denoiser = LatentDiT.from_config({**pipeline.denoiser.config, **changes})
-    parts = (pipeline.autoencoder, scheduler, task.to_dataset("train", row.get("train_size")), pipeline.tokenizer)
-    trainer = DenoiserTrainer(denoiser, args, *parts)
+    problems = fit_problems(task, task.to_dataset("train", row.get("train_size")), pipeline.tokenizer)
+    trainer = DenoiserTrainer(denoiser, args, pipeline.autoencoder, scheduler, problems, pipeline.tokenizer)
     output = trainer.train()
     if trainer.ema is not None:
         trainer.ema.average.copy_to(denoiser.parameters())
@@ -160,7 +189,8 @@ def sample(pipeline: LatentReasoningPipeline, row: dict, task: Task, seed: int, 
 def scores(records: list, task: Task, row: dict) -> dict:
     """Return the figures of a run, without its accuracy by kind of problem."""
     summary = summarize(records, task, row.get("bertscore"))
-    return {name: value for name, value in summary.items() if not isinstance(value, list)}
+    judged_by = {"bertscore": row["bertscore"]} if row.get("bertscore") else {}
+    return {**{name: value for name, value in summary.items() if not isinstance(value, list)}, **judged_by}
 
 
 def recipe_values(row: dict, seed: int, folder: Path) -> dict:
@@ -169,6 +199,12 @@ def recipe_values(row: dict, seed: int, folder: Path) -> dict:
     values = read_recipe(Path(row["recipe"]), preset=row.get("preset"))  # which has sections of other systems, too
     values = {key: value for key, value in values.items() if key in LatentReasoningRecipe.__dataclass_fields__}
     return {**merge_recipes(values, changes), "output_dir": str(folder), "seed": seed}
+
+
+def pipeline_values(row: dict) -> dict:
+    """Return the recipe of the pipeline whose autoencoder a row's denoiser is trained on."""
+    shared = {key: value for key, value in row.items() if key not in ("denoiser", "denoiser_training", "scheduler")}
+    return recipe_values(shared, 0, Path(row["pipeline"]).parent)
 
 
 def without_log(record: dict) -> dict:
@@ -195,7 +231,9 @@ def line(name: str, results: list[dict], metric: str) -> dict:
     """Return the metric of each seed, its mean and standard error, and what the trainings cost."""
     accuracies = [result[metric] for result in results]
     mean, error = mean_and_standard_error(accuracies)
-    figures = {key: results[0][key] for key in ("parameters", "num_problems", "batch_size") if key in results[0]}
+    figures = {
+        key: results[0][key] for key in ("parameters", "num_problems", "batch_size", "bertscore") if key in results[0]
+    }
     figures |= {"steps": [result["steps"] for result in results]} if "steps" in results[0] else {}
     seconds = sum(result["seconds"] for result in results) / len(results)
     return {

@@ -8,6 +8,7 @@ import pytest
 from examples import make_tables, run_comparison, run_train
 from ldlm_hf.ldlm.published import PUBLISHED_TABLES, published_of
 from ldlm_hf.ldlm.recipe import LatentReasoningRecipe
+from ldlm_hf.ldlm.recipe_baseline import SYSTEMS as BASELINES
 from ldlm_hf.training import merge_recipes, read_section
 from tests.tiny import tiny_pipeline
 
@@ -78,6 +79,37 @@ def test_every_system_is_trained_and_scored_and_no_run_is_repeated(tmp_path, sav
     assert not [path for path in (tmp_path / "runs" / "one").iterdir() if path.is_dir()]  # checkpoints are gone
 
 
+def test_rows_on_text_share_the_pipeline_that_their_recipe_makes(tmp_path, saved_pipeline):
+    words = [f"w{i % 17}" for i in range(400)]
+    (tmp_path / "texts.txt").write_text("\n\n".join(" ".join(words[i : i + 40]) for i in range(120)))
+    plans = plan(tmp_path, saved_pipeline)
+    subword = {"granularity": "subword", "vocab_size": 300, "model_max_length": 40}
+    rows = [
+        {"name": "one layer"},
+        {"name": "two layers", "denoiser": {"num_layers": 2}},
+        {"name": "left to right", "system": "sequence_to_sequence", "tokenizer": subword},
+        {"name": "chance", "system": "other_targets"},
+        {"name": "ceiling", "system": "reconstructions"},
+    ]
+    made = {"pipeline": str(tmp_path / "made" / "pipeline"), "recipe": str(tmp_path / "all.yaml"), "seeds": [0]}
+    task = {"task": f"continuation:{tmp_path / 'texts.txt'}", "task_arguments": {"num_words": 4}}
+    section = {**made, **task, "metric": "mean_length_ratio", "train_size": None, "tokenizer": subword, "rows": rows}
+    plans["sections"]["text"] = section
+    first = run_comparison.run_section(plans, "text", "command", partial=True, rows=[0])
+    assert len(first["rows"]) == 1
+    weights = tmp_path / "made" / "pipeline" / "autoencoder" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    results = run_comparison.run_section(plans, "text", "command")
+    assert weights.stat().st_mtime_ns == before
+    lines = {row["name"]: row for row in results["rows"]}
+    assert list(lines) == [row["name"] for row in rows]
+    assert lines["chance"]["mean"] == pytest.approx(1, abs=0.2)
+    assert lines["two layers"]["parameters"] > lines["one layer"]["parameters"]
+    assert "parameters" not in lines["ceiling"]
+    table = make_tables.make_table(PUBLISHED_TABLES["table5"], results)
+    assert "| chance |  | 1" in make_tables.markdown({"table5": table}, "command")
+
+
 def test_a_section_that_is_none_is_refused(tmp_path, saved_pipeline):
     with pytest.raises(ValueError, match="section"):
         run_comparison.run_section(plan(tmp_path, saved_pipeline), "two", "command")
@@ -102,15 +134,18 @@ def test_the_plan_of_the_tables_names_published_rows_and_tasks():
         assert {row for row in table.rows if not row.startswith("GPT")} <= named
 
 
-def test_the_rows_of_the_tables_that_train_all_stages_are_recipes_to_their_last_key(tmp_path):
+def test_the_pipelines_that_rows_of_the_tables_train_are_recipes_to_their_last_key():
     plan = make_tables.read_recipe(make_tables.PLAN)
     found = 0
     for section in plan["sections"].values():
         for row in section["rows"]:
             row = merge_recipes(merge_recipes(plan["shared"], {**section, "rows": None}), row)
-            if row.get("system") == "recipe":
-                recipe = read_section(LatentReasoningRecipe, run_comparison.recipe_values(row, 0, tmp_path))
-                assert {key: recipe.denoiser[key] for key in row["denoiser"]} == row["denoiser"]
+            if "recipe" in row and row.get("system") not in BASELINES:
+                recipe = read_section(LatentReasoningRecipe, run_comparison.pipeline_values(row))
+                assert recipe.output_dir == str(Path(row["pipeline"]).parent)
+                assert {key: recipe.seq2seq[key] for key in row.get("seq2seq", {})} == row.get("seq2seq", {})
+                assert recipe.seq2seq["d_model"] % recipe.seq2seq["encoder_attention_heads"] == 0
+                assert recipe.make_task().num_words == 16
                 found += 1
     assert found >= 15
 

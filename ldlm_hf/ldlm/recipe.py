@@ -101,12 +101,12 @@ class LatentReasoningRecipe:
                 self.make_task()
             with naming("denoiser_task_arguments"):
                 self.make_task(**self.denoiser_task_arguments)
-        elif self.denoiser_task_arguments:
-            raise ValueError("`denoiser_task_arguments` are arguments of a `task`, but the recipe has none.")
+        if self.denoiser_task_arguments and (self.task is None or self.dataset is not None):
+            raise ValueError("`denoiser_task_arguments` change the problems of a `task`; leave `dataset` out.")
 
-    def make_task(self, **changes) -> Task:
-        """Return the recipe's task, with `changes` to its arguments."""
-        return get_task(self.task, **{**self.task_arguments, **changes})
+    def make_task(self, **changes) -> Task | None:
+        """Return the recipe's task, with `changes` to its arguments; `None` if it has none."""
+        return None if self.task is None else get_task(self.task, **{**self.task_arguments, **changes})
 
     def folder(self, stage: str) -> Path:
         """Return the folder of a stage."""
@@ -175,8 +175,7 @@ def train_recipe(recipe: LatentReasoningRecipe, resume: bool = False) -> tuple[L
 
 def load_problems(recipe: LatentReasoningRecipe, changes: dict | None = None) -> tuple[Dataset, Dataset]:
     """Return the training and the validation problems of a recipe, with `changes` to the arguments of its task."""
-    task = None if recipe.task is None else recipe.make_task(**(changes or {}))
-    return training.load_problems(task, recipe.dataset, seed=recipe.seed)
+    return training.load_problems(recipe.make_task(**(changes or {})), recipe.dataset, seed=recipe.seed)
 
 
 def train_seq2seq(recipe: LatentReasoningRecipe, train: Dataset, resume: bool) -> dict:
@@ -193,7 +192,7 @@ def train_seq2seq(recipe: LatentReasoningRecipe, train: Dataset, resume: bool) -
     set_seed(recipe.seed)
     model = BartForConditionalGeneration(small_bart_config(tokenizer, recipe.seq2seq))
     args = recipe.training_arguments(InfillingTrainingArguments, "seq2seq", recipe.seq2seq_training)
-    trainer = InfillingTrainer(model, args, _fit(recipe, train, tokenizer), tokenizer)
+    trainer = InfillingTrainer(model, args, fit_problems(recipe.make_task(), train, tokenizer), tokenizer)
     return _train(trainer, folder, resume)
 
 
@@ -224,7 +223,7 @@ def train_autoencoder(recipe: LatentReasoningRecipe, train: Dataset, heldout: Da
     """Stage 1: save the autoencoder, and record how well it gives held-out targets back."""
     source = recipe.pretrained_seq2seq or str(recipe.folder("seq2seq") / "model")
     tokenizer = load_tokenizer(recipe.folder("seq2seq") / "model")
-    train, heldout = (_fit(recipe, problems, tokenizer) for problems in (train, heldout))
+    train, heldout = (fit_problems(recipe.make_task(), problems, tokenizer) for problems in (train, heldout))
     set_seed(recipe.seed)
     model = TextLatentAutoencoder.from_seq2seq(source, **recipe.autoencoder)
     args = recipe.training_arguments(AutoencoderTrainingArguments, "autoencoder", recipe.autoencoder_training)
@@ -238,7 +237,7 @@ def train_denoiser(recipe: LatentReasoningRecipe, train: Dataset, heldout: Datas
     """Stage 2: save the denoiser with its averaged weights."""
     autoencoder = TextLatentAutoencoder.from_pretrained(recipe.folder("autoencoder") / "model")
     tokenizer = load_tokenizer(recipe.folder("seq2seq") / "model")
-    train, heldout = (_fit(recipe, problems, tokenizer) for problems in (train, heldout))
+    train, heldout = (fit_problems(recipe.make_task(), problems, tokenizer) for problems in (train, heldout))
     scheduler = make_scheduler(recipe.scheduler)
     sizes = {
         "latent_length": autoencoder.config.latent_length,
@@ -258,9 +257,9 @@ def make_scheduler(changes: dict) -> DDPMScheduler:
     return DDPMScheduler(**{**SCHEDULER, **changes})
 
 
-def _fit(recipe: LatentReasoningRecipe, problems: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+def fit_problems(task: Task | None, problems: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Cut what is too long, where the task says so; everywhere else the trainers refuse it."""
-    if recipe.task is None or not recipe.make_task().truncates:
+    if task is None or not task.truncates:
         return problems
     columns = ("prompt", "target")
     return problems.map(lambda rows: {name: fit_texts(rows[name], tokenizer) for name in columns}, batched=True)

@@ -25,7 +25,7 @@ from ..loading import load_complete, load_tokenizer
 from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer
 from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, read_section, run_stage
-from .recipe import bart_of_size
+from .recipe import bart_of_size, fit_problems
 from .trainer_baseline import BaselineTrainer, write_greedily
 from .trainer_classifier import ClassifierTrainer, answer_classes, classifier_of_size, classify
 
@@ -117,6 +117,7 @@ def _train(recipe: BaselineRecipe, folder: Path, resume: bool) -> dict:
     patience = recipe.early_stopping_patience
     callbacks = [] if patience is None else [EarlyStoppingCallback(patience, recipe.early_stopping_threshold)]
     model, tokenizer = _make_model(recipe, task, train)
+    train, validation = (fit_problems(task, problems, tokenizer) for problems in (train, validation))
     trainer_class = BaselineTrainer if recipe.system == "sequence_to_sequence" else ClassifierTrainer
     trainer: ReproducibleTrainer = trainer_class(model, args, train, tokenizer, validation, callbacks=callbacks)
     output = trainer.train(resume_from_checkpoint=resume)

@@ -9,7 +9,6 @@ from ..noise import randn_rows, row_generators
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
 
 
-@torch.no_grad()
 def reconstruction_accuracy(
     autoencoder: TextLatentAutoencoder,
     tokenizer: PreTrainedTokenizerBase,
@@ -42,9 +41,27 @@ def reconstruction_accuracy(
         raise ValueError(
             f"`prompts` is {given}, but this decoder reads prompts (`decoder_reads_prompt`): give one for each text."
         )
+    texts = list(texts)
+    cut = tokenizer(texts, truncation=True)["input_ids"]
+    wanted = tokenizer.batch_decode(cut, skip_special_tokens=True)
+    written = reconstruct(autoencoder, tokenizer, texts, noise, batch_size, seed, prompts)
+    return sum(one == other for one, other in zip(written, wanted, strict=True)) / len(texts)
+
+
+@torch.no_grad()
+def reconstruct(
+    autoencoder: TextLatentAutoencoder,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    noise: float = 0.0,
+    batch_size: int = 256,
+    seed: int = 0,
+    prompts: list[str] | None = None,
+) -> list[str]:
+    """Return what comes back of `texts` from their latents plus Gaussian noise; arguments as of [`reconstruction_accuracy`]."""
     was_training = autoencoder.training
     autoencoder.eval()
-    correct = 0
+    written = []
     for start in range(0, len(texts), batch_size):
         batch = texts[start : start + batch_size]
         encoded = tokenizer(batch, padding=True, truncation=True, return_tensors="pt").to(autoencoder.device)
@@ -55,12 +72,10 @@ def reconstruction_accuracy(
         # A text that runs on is wrong anyway; the LM decoder has no positions beyond its own limit.
         longest = min(encoded["input_ids"].shape[1] + 1, autoencoder.generation_config.max_new_tokens)
         read = {}
-        if reads_prompt:
+        if autoencoder.config.decoder_reads_prompt:
             tokens = tokenizer(prompts[start : start + batch_size], padding=True, truncation=True, return_tensors="pt")
             read = {f"prompt_{name}": tokens[name].to(latents.device) for name in ("input_ids", "attention_mask")}
         tokens = autoencoder.decode(latents, max_new_tokens=longest, **read)
-        written = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        wanted = tokenizer.batch_decode(encoded["input_ids"], skip_special_tokens=True)
-        correct += sum(one == other for one, other in zip(written, wanted, strict=True))
+        written += tokenizer.batch_decode(tokens, skip_special_tokens=True)
     autoencoder.train(was_training)
-    return correct / len(texts)
+    return written

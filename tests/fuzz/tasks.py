@@ -23,7 +23,10 @@ SMALL = {"train_size": st.integers(0, 9), "heldout_size": st.integers(0, 9)}
 ARGUMENTS: dict[str, dict[str, st.SearchStrategy]] = {  # of the tasks that make their problems
     "addition": {"min_terms": st.integers(1, 3), "max_terms": st.integers(1, 3), "answer_position": POSITIONS},
     "two_digit_addition": {"answer_position": POSITIONS},
-    "three_operations": {"answer_position": POSITIONS},
+    "three_operations": {
+        "answer_position": POSITIONS,
+        "extra_problems_per_kind": mostly(st.integers(0, 9), st.integers(-1, 5000)),
+    },
     "rotation": {},
     "sudoku": {"num_blanks": mostly(st.integers(1, 5), st.integers(-1, 13)), **SMALL},
     "styled_sudoku": {"num_blanks": st.integers(1, 4), "graded_share": st.floats(0, 1), **SMALL},

@@ -100,6 +100,30 @@ def test_rows_of_a_file_are_held_out(tmp_path):
     assert not set(train["prompt"]) & set(heldout["prompt"])
 
 
+def test_a_denoiser_may_train_on_other_problems_than_the_other_stages(tmp_path):
+    arguments = {"task": "three_operations", "denoiser_task_arguments": {"extra_problems_per_kind": 1}}
+    plan = LatentReasoningRecipe(output_dir=str(tmp_path), **arguments)
+    (train, heldout), (more, same) = load_problems(plan), load_problems(plan, plan.denoiser_task_arguments)
+    assert len(more) == len(train) + 9
+    assert same[:] == heldout[:]
+
+
+def test_a_run_takes_up_no_denoiser_of_other_problems(tmp_path):
+    source = {"task": "three_operations", "dataset": None, "tokenizer": {"granularity": "digit"}}
+    train_recipe(recipe(tmp_path, **source))
+    more = {"denoiser_task_arguments": {"extra_problems_per_kind": 1}}
+    with pytest.raises(ValueError, match="another recipe"):
+        train_recipe(recipe(tmp_path, **source, **more), resume=True)
+
+
+@pytest.mark.parametrize(
+    "values", [{"dataset": "problems.jsonl"}, {"task": "three_operations"}, {"task": "addition", "dataset": "x"}]
+)
+def test_arguments_that_the_denoisers_problems_do_not_have_are_refused(values):
+    with pytest.raises(ValueError, match="denoiser_task_arguments"):
+        LatentReasoningRecipe(output_dir="x", denoiser_task_arguments={"number_of_terms": 2}, **values)
+
+
 @pytest.mark.parametrize("values", [{}, {"task": "poetry"}])
 def test_a_recipe_without_problems_is_refused(values):
     with pytest.raises(ValueError, match="task"):

@@ -67,7 +67,7 @@ SECTIONS = {
         "machine": {"processor": "a processor", "accelerator": None},
         "command": "python examples/run_train.py recipe.yaml",
     },
-    "recipe": {"autoencoder": {"latent_length": 20}},
+    "recipe": {"autoencoder": {"latent_length": 20}, "denoiser_task_arguments": {"extra_problems": 2345}},
     "reconstruction": {"exact_match": 0.99871, "num_texts": 10779},
     "decodability": [{"noise": 0.0, "exact_match": 0.99871}, {"noise": 0.3, "exact_match": 0.91234}],
     "steps_curve": [
@@ -231,6 +231,10 @@ def test_a_section_stands_only_if_there_are_results_for_it(full, section):
         assert (heading in text) == (key not in left_out)
     assert "None" not in text
     assert "nan" not in text.split()
+
+
+def test_further_problems_of_the_denoiser_are_told(full):
+    assert "`extra_problems=2345`" in str(render_model_card(full))
 
 
 def test_tables_are_whole(full):

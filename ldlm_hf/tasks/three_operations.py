@@ -9,19 +9,16 @@ multiply are always in one split.
 from __future__ import annotations
 
 import operator
-import random
 import re
 from collections.abc import Iterator
-from functools import cache
 from itertools import product
 
-from ..arguments import check_integer
 from .task import ChainReport, EnumeratedTask, Problem
 
 
 CHAINS = ("by_place", "short")
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
-BRACKETS = range(-9, 82)  # what two one-digit numbers can come to
+LARGEST_BRACKET = 81  # 9*9
 
 
 class ThreeOperations(EnumeratedTask):
@@ -36,7 +33,7 @@ class ThreeOperations(EnumeratedTask):
     answer_pattern = "0|-?[1-9][0-9]{0,2}"
 
     def __init__(
-        self, chain_form: str = "by_place", answer_position: str = "first", extra_problems_per_kind: int = 0
+        self, chain_form: str = "by_place", answer_position: str = "first", with_two_digits: bool = False
     ) -> None:
         """Make the task.
 
@@ -45,32 +42,30 @@ class ThreeOperations(EnumeratedTask):
                 brackets are gone, so that every step needs small numbers only; `"short"` goes to the answer at once.
             answer_position (`str`, *optional*, defaults to `"first"`): `"first"` puts the answer before the chain, as
                 the paper does; `"last"` leaves only the chain, whose last step is the answer.
-            extra_problems_per_kind (`int`, *optional*, defaults to 0): how many further problems of each of the nine
-                pairs of operations the training split holds, with a number of two digits in the brackets but nothing
-                in them that one digit each could not come to, such as `7*(18+6)`. The problems of one digit are too
-                few to learn from them how to add what has three. The other splits stay the same.
+            with_two_digits (`bool`, *optional*, defaults to `False`): whether the training split also holds the 10,800
+                problems whose brackets leave a number from 10 to 81 as it is, such as `7*(24+0)`. Without them hardly
+                anything shows how to add what has three digits. The other splits stay the same.
 
         Raises:
-            ValueError: for an unknown `chain_form` or `answer_position`, or more extra problems than there are.
+            ValueError: for an unknown `chain_form` or `answer_position`.
         """
         super().__init__(answer_position)
         if chain_form not in CHAINS:
             raise ValueError(f"`chain_form` has to be one of {CHAINS}, but is {chain_form!r}.")
-        most = 10 * min(len(_wide_brackets(sign)) for sign in OPERATIONS)
-        check_integer("extra_problems_per_kind", extra_problems_per_kind, limit=most, least=0)
         self.chain_form = chain_form
-        self.extra_problems_per_kind = extra_problems_per_kind
+        self.with_two_digits = with_two_digits
 
     def instances(self) -> Iterator[tuple[int, str, int, str, int]]:
         """Yield number, sign, number, sign, number of every problem."""
         return product(range(10), OPERATIONS, range(10), OPERATIONS, range(10))
 
     def extra_instances(self) -> Iterator[tuple[int, str, int, str, int]]:
-        """Yield `extra_problems_per_kind` problems of each pair of operations, drawn once and for all."""
-        for inner, outer in product(OPERATIONS, OPERATIONS):
-            every = [(a, outer, b, inner, c) for a in range(10) for b, c in _wide_brackets(inner)]
-            chosen = random.Random(f"{self.name}/{outer}/{inner}")
-            yield from chosen.sample(every, self.extra_problems_per_kind)
+        """Yield the problems with a number of two digits in the brackets, if they are wanted."""
+        if not self.with_two_digits:
+            return
+        for a, outer, number in product(range(10), OPERATIONS, range(10, LARGEST_BRACKET + 1)):
+            yield from ((a, outer, number, inner, other) for inner, other in (("+", 0), ("-", 0), ("*", 1)))
+            yield from ((a, outer, other, inner, number) for inner, other in (("+", 0), ("*", 1)))
 
     def canonical(self, instance: tuple[int, str, int, str, int]) -> str:
         """Return the problem with the smaller number first in brackets where their order does not matter."""
@@ -116,13 +111,6 @@ class ThreeOperations(EnumeratedTask):
         agree = answer is not None and all(str(value) == answer for value in values)
         consistent = agree and len(steps) == len(reference) and steps[-1:] == [answer]
         return ChainReport(num_steps=len(reference), num_correct_steps=correct, is_consistent=consistent)
-
-
-@cache
-def _wide_brackets(inner: str) -> list[tuple[int, int]]:
-    """Return the numbers that brackets with `inner` may hold if one of them has two digits."""
-    numbers, work_out = range(BRACKETS.stop), OPERATIONS[inner]
-    return [(b, c) for b, c in product(numbers, numbers) if max(b, c) > 9 and work_out(b, c) in BRACKETS]
 
 
 def _places(a: int, outer: str, number: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ ARGUMENTS: dict[str, dict[str, st.SearchStrategy]] = {  # of the tasks that make
     "two_digit_addition": {"answer_position": POSITIONS},
     "three_operations": {
         "answer_position": POSITIONS,
-        "extra_problems_per_kind": mostly(st.integers(0, 9), st.integers(-1, 5000)),
+        "with_two_digits": st.booleans(),
     },
     "rotation": {},
     "sudoku": {"num_blanks": mostly(st.integers(1, 5), st.integers(-1, 13)), **SMALL},

@@ -101,17 +101,17 @@ def test_rows_of_a_file_are_held_out(tmp_path):
 
 
 def test_a_denoiser_may_train_on_other_problems_than_the_other_stages(tmp_path):
-    arguments = {"task": "three_operations", "denoiser_task_arguments": {"extra_problems_per_kind": 1}}
+    arguments = {"task": "three_operations", "denoiser_task_arguments": {"with_two_digits": True}}
     plan = LatentReasoningRecipe(output_dir=str(tmp_path), **arguments)
     (train, heldout), (more, same) = load_problems(plan), load_problems(plan, plan.denoiser_task_arguments)
-    assert len(more) == len(train) + 9
+    assert len(more) == len(train) + 10_800
     assert same[:] == heldout[:]
 
 
 def test_a_run_takes_up_no_denoiser_of_other_problems(tmp_path):
     source = {"task": "three_operations", "dataset": None, "tokenizer": {"granularity": "digit"}}
     train_recipe(recipe(tmp_path, **source))
-    more = {"denoiser_task_arguments": {"extra_problems_per_kind": 1}}
+    more = {"denoiser_task_arguments": {"with_two_digits": True}}
     with pytest.raises(ValueError, match="another recipe"):
         train_recipe(recipe(tmp_path, **source, **more), resume=True)
 

@@ -42,9 +42,10 @@ class ThreeOperations(EnumeratedTask):
                 brackets are gone, so that every step needs small numbers only; `"short"` goes to the answer at once.
             answer_position (`str`, *optional*, defaults to `"first"`): `"first"` puts the answer before the chain, as
                 the paper does; `"last"` leaves only the chain, whose last step is the answer.
-            with_two_digits (`bool`, *optional*, defaults to `False`): whether the training split also holds the 10,800
-                problems whose brackets leave a number from 10 to 81 as it is, such as `7*(24+0)`. Without them hardly
-                anything shows how to add what has three digits. The other splits stay the same.
+            with_two_digits (`bool`, *optional*, defaults to `False`): whether the training split also holds 15,240 problems
+                with a number of two digits in the brackets, which come to 81 at most: every product, such as `7*(3*18)`,
+                and the number and 0. Without them hardly anything shows how to multiply and to add what has three
+                digits. The other splits stay the same.
 
         Raises:
             ValueError: for an unknown `chain_form` or `answer_position`.
@@ -63,9 +64,13 @@ class ThreeOperations(EnumeratedTask):
         """Yield the problems with a number of two digits in the brackets, if they are wanted."""
         if not self.with_two_digits:
             return
-        for a, outer, number in product(range(10), OPERATIONS, range(10, LARGEST_BRACKET + 1)):
-            yield from ((a, outer, number, inner, other) for inner, other in (("+", 0), ("-", 0), ("*", 1)))
-            yield from ((a, outer, other, inner, number) for inner, other in (("+", 0), ("*", 1)))
+        numbers = range(10, LARGEST_BRACKET + 1)
+        brackets = [(b, sign, 0) for b in numbers for sign in "+-"] + [(0, "+", c) for c in numbers]
+        for number, other in product(numbers, range(1, 10)):
+            if number * other <= LARGEST_BRACKET:
+                brackets += [(number, "*", other), (other, "*", number)]
+        for a, outer, bracket in product(range(10), OPERATIONS, brackets):
+            yield a, outer, *bracket
 
     def canonical(self, instance: tuple[int, str, int, str, int]) -> str:
         """Return the problem with the smaller number first in brackets where their order does not matter."""

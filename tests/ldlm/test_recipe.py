@@ -104,7 +104,7 @@ def test_a_denoiser_may_train_on_other_problems_than_the_other_stages(tmp_path):
     arguments = {"task": "three_operations", "denoiser_task_arguments": {"with_two_digits": True}}
     plan = LatentReasoningRecipe(output_dir=str(tmp_path), **arguments)
     (train, heldout), (more, same) = load_problems(plan), load_problems(plan, plan.denoiser_task_arguments)
-    assert len(more) == len(train) + 10_800
+    assert len(more) == len(train) + 15_240
     assert same[:] == heldout[:]
 
 

@@ -107,8 +107,10 @@ def test_problems_with_two_digits_only_train_and_are_none_of_the_others():
         assert more.to_dataset(split)[:] == plain.to_dataset(split)[:]
     own, train = set(plain.to_dataset("train")["prompt"]), more.to_dataset("train")
     extra = [row for row in train if row["prompt"] not in own]
-    assert len(train) == len(own) + 10_800 and len(extra) == len({row["prompt"] for row in extra}) == 10_800
+    assert len(train) == len(own) + 15_240 and len(extra) == len({row["prompt"] for row in extra}) == 15_240
     for row in extra:
-        left = re.fullmatch(r"[0-9][-+*]\((?:0\+|1\*)?([0-9]{2})(?:[-+]0|\*1)?\)", row["prompt"])
-        assert 10 <= worked_out(row["prompt"][2:]) == int(left[1]) <= 81
+        numbers = [int(number) for number in re.findall("[0-9]+", row["prompt"][2:])]
+        assert sorted(number > 9 for number in numbers) == [False, True]
+        assert 0 in numbers or row["prompt"].count("*") - (row["prompt"][1] == "*") == 1
+        assert 10 <= worked_out(row["prompt"][2:]) <= 81
         assert {worked_out(step) for step in row["target"].split()} == {worked_out(row["prompt"])}

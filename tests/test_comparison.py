@@ -87,7 +87,7 @@ def test_rows_on_text_share_the_pipeline_that_their_recipe_makes(tmp_path, saved
     rows = [
         {"name": "one layer"},
         {"name": "two layers", "denoiser": {"num_layers": 2}},
-        {"name": "left to right", "system": "sequence_to_sequence", "tokenizer": subword},
+        {"name": "left to right", "system": "sequence_to_sequence", "tokenizer": {**subword, "model_max_length": 6}},
         {"name": "chance", "system": "other_targets"},
         {"name": "ceiling", "system": "reconstructions"},
     ]

@@ -23,7 +23,7 @@ from transformers import (
 from ..arguments import check_field_types, naming
 from ..loading import load_complete, load_tokenizer
 from ..tasks import Task, get_task
-from ..tokenization import build_tokenizer
+from ..tokenization import build_tokenizer, fit_texts
 from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, read_section, run_stage
 from .recipe import bart_of_size, fit_problems
 from .trainer_baseline import BaselineTrainer, write_greedily
@@ -103,6 +103,8 @@ def write_answers(
     recipe: BaselineRecipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str]
 ) -> list[str]:
     """Return what the baseline writes for each prompt; a classifier writes the bare answer."""
+    if recipe.make_task().truncates:
+        prompts = fit_texts(prompts, tokenizer)
     if recipe.system == "sequence_to_sequence":
         return write_greedily(model, tokenizer, prompts, max_new_tokens=tokenizer.model_max_length - 1)
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]

@@ -134,13 +134,17 @@ def test_the_plan_of_the_tables_names_published_rows_and_tasks():
         assert {row for row in table.rows if not row.startswith("GPT")} <= named
 
 
-def test_the_pipelines_that_rows_of_the_tables_train_are_recipes_to_their_last_key():
+def test_the_pipelines_that_rows_of_the_tables_train_are_recipes_to_their_last_key(tmp_path):
     plan = make_tables.read_recipe(make_tables.PLAN)
     found = 0
     for section in plan["sections"].values():
         for row in section["rows"]:
             row = merge_recipes(merge_recipes(plan["shared"], {**section, "rows": None}), row)
-            if "recipe" in row and row.get("system") not in BASELINES:
+            if row.get("system") == "recipe":
+                recipe = read_section(LatentReasoningRecipe, run_comparison.recipe_values(row, 0, tmp_path))
+                assert recipe.denoiser_training["max_steps"] > 2000  # its own, not those that the rows share
+                assert recipe.denoiser_task_arguments == row["denoiser_task_arguments"]
+            elif "recipe" in row and row.get("system") not in BASELINES:
                 recipe = read_section(LatentReasoningRecipe, run_comparison.pipeline_values(row))
                 assert recipe.output_dir == str(Path(row["pipeline"]).parent)
                 assert {key: recipe.seq2seq[key] for key in row.get("seq2seq", {})} == row.get("seq2seq", {})

@@ -8,7 +8,8 @@ A plan is a YAML file of sections; a section is a list of rows and what they sha
 only evaluates a `pipeline`, once for each seed, or the texts that scores of generated ones are read against (`TEXTS`). If
 there is no `pipeline` yet, but a `recipe` for it, that is trained first. Under `variants` it lists further ways to sample.
 Every run writes its own JSON file and is not repeated if that is there, so a comparison can be broken off, taken up again
-and divided among processes with `--seeds` and `--rows`. When all runs of a section are there, its results are written.
+and divided among processes with `--seeds` and `--rows`; a file that other settings made is refused, not mixed in. When all
+runs of a section are there, its results are written.
 """
 
 from __future__ import annotations
@@ -77,16 +78,22 @@ def run_section(
         raise ValueError(f"`section` has to be one of {sorted(plan['sections'])}, but is {name!r}.")
     section = merge_recipes(plan.get("shared", {}), plan["sections"][name])
     every_row = [merge_recipes(section, row) for row in section.pop("rows")]
-    paths = {}
-    for number, row in enumerate(every_row):
-        for seed in row["seeds"]:
-            folder = Path(plan["output_dir"]) / name / f"{slug(row['name'])}-{seed}"
-            paths[number, seed] = folder.with_suffix(".json")
-            wanted = (rows is None or number in rows) and (seeds is None or seed in seeds)
-            if run and wanted and not paths[number, seed].exists():
-                print(f"{name}: {row['name']}, seed {seed}", file=sys.stderr)
-                write_results(paths[number, seed], {**run_row(row, seed, folder), "environment": environment()})
-                shutil.rmtree(folder, ignore_errors=True)  # checkpoints; what they answered is written down
+    folders = {
+        (number, seed): Path(plan["output_dir"]) / name / f"{slug(row['name'])}-{seed}"
+        for number, row in enumerate(every_row)
+        for seed in row["seeds"]
+    }
+    paths = {key: folder.with_suffix(".json") for key, folder in folders.items()}
+    wanted = [key for key in paths if (rows is None or key[0] in rows) and (seeds is None or key[1] in seeds)]
+    for number, seed in wanted if run else []:
+        refuse_other_settings(paths[number, seed], every_row[number])
+    for number, seed in wanted if run else []:
+        row, folder = every_row[number], folders[number, seed]
+        if not paths[number, seed].exists():
+            print(f"{name}: {row['name']}, seed {seed}", file=sys.stderr)
+            found = {**run_row(row, seed, folder), "settings": settings_of(row), "environment": environment()}
+            write_results(paths[number, seed], found)
+            shutil.rmtree(folder, ignore_errors=True)  # checkpoints; what they answered is written down
     runs = {key: json.loads(path.read_text()) for key, path in paths.items() if path.exists()}
     if len(runs) < len(paths) and not partial:
         return None
@@ -97,6 +104,35 @@ def run_section(
     place = Path(plan["output_dir"]) / "results" / f"{name}.json"
     write_results(place, {name: results, "environment": environment()})
     return results
+
+
+def refuse_other_settings(path: Path, row: dict) -> None:
+    """Raise ValueError if there is a run in `path` that was made with other settings than the row has now."""
+    found = json.loads(path.read_text()).get("settings") if path.exists() else None
+    wanted = settings_of(row)
+    if found is not None and found != wanted:
+        changed = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+        raise ValueError(
+            f"{path} was made with other settings of {changed} than the plan has now for the row {row['name']!r}. Delete "
+            "it to run the row anew, or give the plan another `output_dir`."
+        )
+
+
+def settings_of(row: dict) -> dict:
+    """Return all that a run of the row depends on but its seed, with the recipe as it reads now."""
+    system = row.get("system", "denoiser")
+    keys = ["system", "task", "task_arguments", "num_problems", "bertscore"]
+    if system in BASELINES:
+        keys += [key for key in BaselineRecipe.__dataclass_fields__ if key != "seed"]
+    elif system not in TEXTS:
+        keys += ["sampling", "variants"]
+    keys += ["denoiser", "denoiser_training", "scheduler", "train_size"] if system == "denoiser" else []
+    settings = {key: row[key] for key in keys if key in row}
+    if system == "recipe":
+        settings["recipe"] = recipe_values(row, 0, Path(row["recipe"]))
+    elif system not in (*BASELINES, "other_targets"):
+        settings["pipeline"] = pipeline_values(row) if "recipe" in row else row["pipeline"]
+    return json.loads(json.dumps(settings))
 
 
 def run_row(row: dict, seed: int, folder: Path) -> dict:
@@ -122,7 +158,8 @@ def run_row(row: dict, seed: int, folder: Path) -> dict:
         record = stages["denoiser"]
     else:
         pipeline = load_pipeline(row)
-        record = {} if system == "pipeline" else train_denoiser(pipeline, row, task, seed, folder)
+        trained = system == "denoiser"
+        record = train_denoiser(pipeline, row, task, seed, folder) if trained else steps_of(Path(row["pipeline"]))
     results = {"parameters": sum(count_parameters(pipeline.components[part]) for part in ("autoencoder", "denoiser"))}
     variants = [{}, *row.get("variants", [])]
     outcomes = [sample(pipeline, row, task, seed, variant) for variant in variants]
@@ -136,6 +173,15 @@ def load_pipeline(row: dict) -> LatentReasoningPipeline:
     if "recipe" in row and not folder.exists():
         train_recipe(read_section(LatentReasoningRecipe, pipeline_values(row)))
     return LatentReasoningPipeline.from_pretrained(folder)
+
+
+def steps_of(pipeline: Path) -> dict:
+    """Return how long the denoiser of a stored pipeline was trained, as far as it came with its results."""
+    path = pipeline / "results" / "training.json"
+    if not path.exists():
+        return {}
+    arguments = json.loads(path.read_text())["recipe"]["denoiser_training"]
+    return {"steps": arguments["max_steps"], "batch_size": arguments["per_device_train_batch_size"]}
 
 
 def reconstructions(row: dict, problems: Dataset) -> list[str]:
@@ -187,10 +233,11 @@ def sample(pipeline: LatentReasoningPipeline, row: dict, task: Task, seed: int, 
 
 
 def scores(records: list, task: Task, row: dict) -> dict:
-    """Return the figures of a run, without its accuracy by kind of problem."""
+    """Return the figures of a run: of lists, its accuracy by kind of problem alone."""
     summary = summarize(records, task, row.get("bertscore"))
     judged_by = {"bertscore": row["bertscore"]} if row.get("bertscore") else {}
-    return {**{name: value for name, value in summary.items() if not isinstance(value, list)}, **judged_by}
+    kept = {name: value for name, value in summary.items() if name == "by_kind" or not isinstance(value, list)}
+    return {**kept, **judged_by}
 
 
 def recipe_values(row: dict, seed: int, folder: Path) -> dict:
@@ -220,7 +267,8 @@ def collect(rows: list[dict], runs: dict[tuple[int, int], dict]) -> list[dict]:
         if not results:
             continue
         metric = row.get("metric", "answer_accuracy")
-        lines.append(line(row["name"], results, metric))
+        shipped = {"shipped": True} if row.get("system") == "pipeline" else {}  # one training, seeds of the sampling
+        lines.append({**line(row["name"], results, metric), **shipped})
         for place, variant in enumerate(row.get("variants", [])):
             name = f"{row['name']}; " + ", ".join(f"{key} {value}" for key, value in variant.items())
             lines.append(line(name, [{**result, **result["variants"][place]} for result in results], metric))

@@ -168,9 +168,9 @@ def hand_out_tables(tables: Path, model_cards: Path) -> None:
     results = json.loads(tables.read_text())
     for card in shipped(model_cards):
         task = load_results(card / "results")["task"]
-        for table in results["tables"].values():
+        for name, table in results["tables"].items():
             if table["task"] == task:
-                table = {**table, "command": results["command"]}
+                table = {**table, "number": name.removeprefix("table"), "command": results["command"]}
                 write_results(card / "results" / "table.json", {"table": table, "environment": results["environment"]})
 
 
@@ -198,16 +198,28 @@ def ablations(folder: Path, tables: Path) -> str:
     curves = {card.name: load_results(card / "results") for card in shipped(cards)}
     decisions = {name: curve["answer_decision"] for name, curve in curves.items() if "answer_decision" in curve}
     trial = folder.parent / "trials" / "three_operations_adaln_zero.json"
+    plan = read_recipe(ROOT / "examples" / "recipes" / "ldlm" / "ablations.yaml")["sections"]
+    baselines = [row for table in measured.values() for row in table["rows"] if row["name"].startswith("BART, ")]
     context = {
         "sections": sections,
+        "planned_rows": {name: [row["name"] for row in section["rows"]] for name, section in plan.items()},
         "rows": rows,
         "tables": measured,
+        "rotations": runs_of(tables.parent / "tables" / "table4"),
+        "three_operations_runs": runs_of(tables.parent / "tables" / "table3"),
+        "baseline_sizes": [row["parameters"] for row in baselines if "parameters" in row],
         "comparison": load_results(cards / "ldlm-addition" / "results").get("comparison"),
         "decided": {name: steps[0]["share_final"] for name, steps in decisions.items()},
-        "three_operations": json.loads(trial.read_text())["evaluation"] if trial.exists() else None,
+        "trial": json.loads(trial.read_text())["evaluation"] if trial.exists() else None,
     }
     template = Environment(trim_blocks=False, undefined=StrictUndefined).from_string(TEMPLATE.read_text())
     return template.render(**context, percent=percent, titles=TITLES).rstrip() + "\n"
+
+
+def runs_of(folder: Path) -> dict[str, dict]:
+    """Return the runs of a table that are there, with their accuracy by kind of problem if they have it, by file name."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    return {name: {"by_kind": [], **run} for name, run in found.items()}
 
 
 def results_table(model_cards: Path) -> str:

@@ -61,10 +61,7 @@ def main(
         if name in plan["sections"]:
             try:
                 ours = run_section(plan, name, command, partial=True, run=run)
-            except (
-                OSError,
-                ValueError,
-            ) as error:  # no Hub, or other texts than of the rows there: so much for this table
+            except (OSError, ValueError) as error:  # no Hub, or rows of other texts: the other tables need neither
                 print(f"{name} was not run: {error}", file=sys.stderr)
                 ours = run_section(plan, name, command, partial=True, run=False)
         tables[name] = make_table(PUBLISHED_TABLES[name], ours)
@@ -93,11 +90,8 @@ def markdown(tables: dict, command: str) -> str:
     for name, table in tables.items():
         number = name.removeprefix("table")
         lines += ["", f"## Table {number}: {table['title']} (`{table['task']}`, {table['metric']}, %)", ""]
-        judges = [row["bertscore"] for row in table["rows"] if row.get("bertscore")]
-        backbones = {f"{Path(judge['model_type']).name} (hidden state {judge['num_layers']})" for judge in judges}
-        lines += (
-            [f"BERTScore by {' and '.join(sorted(backbones))}, no idf weights, not rescaled.", ""] if backbones else []
-        )
+        judges = sorted({judge_of(row["bertscore"]) for row in table["rows"] if row.get("bertscore")})
+        lines += [f"BERTScore by {' and '.join(judges)}, no idf weights, not rescaled.", ""] if judges else []
         lines += ["| system | published | ours ± standard error | seeds | problems | steps x batch | parameters |"]
         lines += ["|---|---|---|---|---|---|---|"]
         lines += [markdown_row(row) for row in table["rows"]]
@@ -105,6 +99,12 @@ def markdown(tables: dict, command: str) -> str:
             f"| {guess} | | {100 * table[guess]:.1f} | | | | |" for guess in ("chance", "majority") if guess in table
         ]
     return "\n".join(lines) + "\n"
+
+
+def judge_of(bertscore: dict) -> str:
+    """Return which encoder scored, and by which of its hidden states if not by the usual one."""
+    layer = bertscore.get("num_layers")
+    return Path(bertscore["model_type"]).name + (f" (hidden state {layer})" if layer is not None else "")
 
 
 def markdown_row(row: dict) -> str:

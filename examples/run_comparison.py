@@ -84,10 +84,11 @@ def run_section(
         for seed in row["seeds"]
     }
     paths = {key: folder.with_suffix(".json") for key, folder in folders.items()}
-    wanted = [key for key in paths if (rows is None or key[0] in rows) and (seeds is None or key[1] in seeds)]
-    for number, seed in wanted if run else []:
+    asked = [key for key in paths if (rows is None or key[0] in rows) and (seeds is None or key[1] in seeds)]
+    wanted = asked if run else []
+    for number, seed in wanted:
         refuse_other_settings(paths[number, seed], every_row[number])
-    for number, seed in wanted if run else []:
+    for number, seed in wanted:
         row, folder = every_row[number], folders[number, seed]
         if not paths[number, seed].exists():
             print(f"{name}: {row['name']}, seed {seed}", file=sys.stderr)
@@ -271,7 +272,8 @@ def collect(rows: list[dict], runs: dict[tuple[int, int], dict]) -> list[dict]:
         lines.append({**line(row["name"], results, metric), **shipped})
         for place, variant in enumerate(row.get("variants", [])):
             name = f"{row['name']}; " + ", ".join(f"{key} {value}" for key, value in variant.items())
-            lines.append(line(name, [{**result, **result["variants"][place]} for result in results], metric))
+            sampled = [{**result, **result["variants"][place]} for result in results]
+            lines.append({**line(name, sampled, metric), **shipped})
     return lines
 
 

@@ -35,6 +35,9 @@ from .configuration_text_latent_autoencoder import TextLatentAutoencoderConfig
 from .cross_attention import CrossAttentionStack
 
 
+MIN_LATENT_STD = 1e-4  # latents that vary less are taken to be the same for all texts, and not scaled up
+
+
 @dataclass
 class TextLatentAutoencoderOutput(ModelOutput):
     """What `TextLatentAutoencoder.forward` returns.
@@ -259,7 +262,7 @@ class TextLatentAutoencoder(CompleteLoadingMixin, PreTrainedModel):
         elif self.config.latent_statistics == "scalar":
             scale = (raw - center).square().mean().sqrt().expand_as(center)
         self.latent_mean.copy_(center)
-        self.latent_std.copy_(scale.clamp_min(1e-4))
+        self.latent_std.copy_(scale.clamp_min(MIN_LATENT_STD))
         self.latent_count.fill_(len(latents))
 
     def _apply(self, fn, recurse: bool = True):

@@ -34,7 +34,7 @@ from .losses import (
     variance_loss,
     variance_tables,
 )
-from .modeling_text_latent_autoencoder import TextLatentAutoencoder
+from .modeling_text_latent_autoencoder import MIN_LATENT_STD, TextLatentAutoencoder
 from .reconstruction import reconstruction_accuracy
 from .transformer_latent_dit import LatentDiT
 
@@ -120,12 +120,14 @@ class DenoiserTrainer(ReproducibleTrainer):
             kwargs: further arguments of `transformers.Trainer`, such as `callbacks`.
 
         Raises:
-            ValueError: for a streamed data set, if the autoencoder's statistics were not fitted or do not fit, if it misses the gate, or if the
-                sizes of denoiser, autoencoder and scheduler do not agree.
+            ValueError: for a streamed data set, if the autoencoder's statistics were not fitted or do not fit, if its latents
+                do not depend on the text or it misses the gate, or if the sizes of denoiser, autoencoder and scheduler do not
+                agree.
         """
         given = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
         check_not_streamed("all of its rows are encoded once, before the training", **given)
         _check_sizes(model, autoencoder, noise_scheduler)
+        _check_collapse(autoencoder)
         self.reconstruction = _check_reconstruction(args, autoencoder, processing_class, eval_dataset)
         encoder = (autoencoder.to(args.device), processing_class)
         cache = {"cache_dir": cache_folder(args, args.latent_cache_dir), "num_proc": args.dataset_num_proc}
@@ -264,6 +266,15 @@ def _check_reconstruction(args, autoencoder, tokenizer, eval_dataset) -> float |
             "`encoder_layers=[0, -1]`; a denoiser cannot be better than its autoencoder."
         )
     return exact
+
+
+def _check_collapse(autoencoder: TextLatentAutoencoder) -> None:
+    constant = (autoencoder.latent_std <= MIN_LATENT_STD).float().mean().item()
+    if constant > 0.5:
+        raise ValueError(
+            f"{constant:.0%} of the autoencoder's latents are the same for all texts: it has learned nothing of what they "
+            "say. Train it longer, or with another learning rate."
+        )
 
 
 def _check_moments(mean: float, std: float) -> None:

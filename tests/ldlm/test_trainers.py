@@ -186,6 +186,18 @@ def test_stage_two_refuses_statistics_of_other_texts(tmp_path):
         )
 
 
+def test_stage_two_refuses_an_autoencoder_whose_latents_are_all_the_same(tmp_path):
+    autoencoder = tiny_autoencoder()
+    latents = torch.zeros(3, autoencoder.config.latent_length, autoencoder.config.latent_dim)
+    latents[:, 0, 0] = torch.arange(3)  # one that says something
+    autoencoder.set_latent_statistics(latents)
+    arguments = DenoiserTrainingArguments(output_dir=str(tmp_path), reconstruction_gate=0, **SETTINGS)
+    with pytest.raises(ValueError, match="same for all texts"):
+        DenoiserTrainer(
+            tiny_denoiser(), arguments, autoencoder, tiny_scheduler(), tiny_problems(size=64), tiny_tokenizer()
+        )
+
+
 def test_stage_two_refuses_sizes_that_do_not_agree(tmp_path):
     arguments = DenoiserTrainingArguments(output_dir=str(tmp_path), reconstruction_gate=0, **SETTINGS)
     parts = (tiny_autoencoder(), tiny_scheduler(), tiny_problems(size=8), tiny_tokenizer())

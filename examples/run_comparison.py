@@ -87,7 +87,8 @@ def run_section(
     asked = [key for key in paths if (rows is None or key[0] in rows) and (seeds is None or key[1] in seeds)]
     wanted = asked if run else []
     for number, seed in wanted:
-        refuse_other_settings(paths[number, seed], every_row[number])
+        if other := other_settings(paths[number, seed], every_row[number]):
+            raise ValueError(f"{other} Delete it to run the row anew, or give the plan another `output_dir`.")
     for number, seed in wanted:
         row, folder = every_row[number], folders[number, seed]
         if not paths[number, seed].exists():
@@ -95,7 +96,12 @@ def run_section(
             found = {**run_row(row, seed, folder), "settings": settings_of(row), "environment": environment()}
             write_results(paths[number, seed], found)
             shutil.rmtree(folder, ignore_errors=True)  # checkpoints; what they answered is written down
-    runs = {key: json.loads(path.read_text()) for key, path in paths.items() if path.exists()}
+    runs = {}
+    for key, path in paths.items():
+        if other := other_settings(path, every_row[key[0]]):
+            print(f"Left out: {other}", file=sys.stderr)
+        elif path.exists():
+            runs[key] = json.loads(path.read_text())
     if len(runs) < len(paths) and not partial:
         return None
     results = {"rows": collect(every_row, runs), "seeds": section["seeds"], "command": command}
@@ -107,16 +113,14 @@ def run_section(
     return results
 
 
-def refuse_other_settings(path: Path, row: dict) -> None:
-    """Raise ValueError if there is a run in `path` that was made with other settings than the row has now."""
+def other_settings(path: Path, row: dict) -> str | None:
+    """Return in what the run in `path` differs from what the row says now; `None` if in nothing, or there is none."""
     found = json.loads(path.read_text()).get("settings") if path.exists() else None
     wanted = settings_of(row)
-    if found is not None and found != wanted:
-        changed = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
-        raise ValueError(
-            f"{path} was made with other settings of {changed} than the plan has now for the row {row['name']!r}. Delete "
-            "it to run the row anew, or give the plan another `output_dir`."
-        )
+    if found is None or found == wanted:
+        return None
+    changed = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+    return f"{path} was made with other settings of {changed} than the plan has now for the row {row['name']!r}."
 
 
 def settings_of(row: dict) -> dict:

@@ -141,6 +141,8 @@ def main(arguments: list[str] | None = None) -> dict:
         raise ValueError(
             f"The pipeline {rest.model!r} belongs to no task; say with `--task` how its answers are read."
         )
+    if votes and "answer_accuracy" not in task.metrics:
+        raise ValueError(f"`vote_curve` counts right answers, but the task {task.name!r} has none; leave it out.")
     pipeline.task = task  # which reads its answers, and may be other than the one it was saved with
     problems, training_problems = load_problems(args, task)
     results, records = evaluate(pipeline, problems, args, task)
@@ -335,7 +337,7 @@ def measure_curve(
         pipeline.scheduler = make_sampler(own, name) if names else own
         for count in counts:
             answered = run(pipeline, problems, args, count, f"steps_curve/{name}-{count}")
-            summary = summarize(answered.records, task)
+            summary = summarize(answered.records, task, bertscore_arguments(args))
             curve.append({"scheduler": name, "num_inference_steps": count, **figures_of(summary)})
     pipeline.scheduler = own
     return curve
@@ -355,7 +357,7 @@ def measure_thresholds(
 
 def figures_of(summary: dict) -> dict:
     """Return what a point of a curve keeps of a summary."""
-    names = ("answer_accuracy", "standard_error", "num_problems", "mean_nfe")
+    names = ("answer_accuracy", "standard_error", "num_problems", "mean_nfe", "bertscore_f1", "mean_length_ratio")
     return {name: summary[name] for name in names if name in summary}
 
 
@@ -388,7 +390,8 @@ def print_results(results: dict, records: list[EvalRecord], num_mistakes: int = 
     )
     print("\n".join(f"{name:<16} {value:>9.3%}" for name, value in rows))
     for point in results.get("steps_curve", []):
-        print(f"{point['scheduler']:<28} {point['num_inference_steps']:>5} steps {point['answer_accuracy']:>9.3%}")
+        name = next(name for name in ("answer_accuracy", "bertscore_f1", "mean_length_ratio") if name in point)
+        print(f"{point['scheduler']:<28} {point['num_inference_steps']:>5} steps {point[name]:>9.3%} {name}")
     if "answer_accuracy" not in evaluation:
         return
     for record in [record for record in records if not record.is_correct][:num_mistakes]:

@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         del values["system"]
         run_ladir(read_section(LaDiRRecipe, values), command, args)
         return
-    if system.endswith("_diffusion"):
+    if system in ("latent_diffusion", "masked_diffusion"):
         if args.push_to_hub:
             print(load_pipeline(recipe.folder("pipeline")).push_to_hub(args.push_to_hub))
     else:

@@ -170,6 +170,8 @@ def test_a_run_of_other_settings_is_refused_before_any_run(tmp_path, saved_pipel
     with pytest.raises(ValueError, match=r"t-50-0.json.*num_problems"):
         run_comparison.run_section(plans, "one", "command", rows=[3, 1], seeds=[0, 1])
     assert {path: path.read_bytes() for path in (tmp_path / "runs" / "one").glob("*.json")} == before
+    left = run_comparison.run_section(plans, "one", "command", partial=True, run=False)
+    assert left["rows"] == []  # what is there answered three problems
     plans["sections"]["one"]["num_problems"] = 3
     plans["shared"]["num_parameters"] = 30_000  # what a row does not read does not count
     run_comparison.run_section(plans, "one", "command", rows=[0, 1, 2], seeds=[0])
@@ -212,6 +214,12 @@ def test_an_unknown_table_is_refused(tmp_path):
 def test_published_figures_are_found_by_task():
     assert published_of("rotation").rows["latent diffusion, T = 1000"] == 92.3
     assert published_of("continuation") is None
+
+
+def test_a_system_that_is_none_is_refused(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("task: addition\nsystem: latnt_diffusion\n")
+    with pytest.raises(ValueError, match="latnt_diffusion"):
+        run_train.main([str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / "run")])
 
 
 def test_a_recipe_with_a_section_that_nothing_reads_is_refused():

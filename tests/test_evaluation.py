@@ -247,6 +247,7 @@ def test_the_script_reads_a_file_of_problems(saved_pipeline, tmp_path):
         (["--steps_curve", "0"], "steps_curve"),
         (["--curve_schedulers", "MagicScheduler"], "MagicScheduler"),
         (["--task", "poetry"], "poetry"),
+        (["--task", "continuation:README.md", "--vote_curve", "1,2"], "vote_curve"),
     ],
 )
 def test_the_script_refuses_what_it_does_not_know(saved_pipeline, tmp_path, options, named):

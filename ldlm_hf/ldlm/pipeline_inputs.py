@@ -33,3 +33,5 @@ def check_guidance(scale: float, rescale: float, interval: tuple[float, float]) 
     check_number("guidance_rescale", rescale, 0, 1)
     for bound in interval:
         check_number("guidance_interval", bound)
+    if interval[0] > interval[1]:
+        raise ValueError(f"`guidance_interval` has to go from the lower to the upper bound, but is {interval}.")

@@ -78,7 +78,7 @@ class LatentReasoningPipeline(ReasoningPipeline):
         self.register_task(task, task_arguments)
         self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler, tokenizer=tokenizer)
         if autoencoder is not None and denoiser is not None:
-            _check_shapes(autoencoder, denoiser)
+            _check_parts(autoencoder, denoiser, scheduler)
             autoencoder.eval(), denoiser.eval()
 
     @torch.no_grad()
@@ -312,10 +312,16 @@ class LatentReasoningPipeline(ReasoningPipeline):
         return DenoisingStep(timestep=t, texts=read.texts, answers=read.answers, latents=x0_hat)
 
 
-def _check_shapes(autoencoder: TextLatentAutoencoder, denoiser: LatentDiT) -> None:
+def _check_parts(autoencoder: TextLatentAutoencoder, denoiser: LatentDiT, scheduler: SchedulerMixin | None) -> None:
     for name in ("latent_length", "latent_dim"):
         own, other = getattr(denoiser.config, name), getattr(autoencoder.config, name)
         if own != other:
             raise ValueError(f"`{name}` of the denoiser is {own}, but that of the autoencoder is {other}.")
+    steps = None if scheduler is None else scheduler.config.num_train_timesteps
+    if steps not in (None, denoiser.config.num_train_timesteps):
+        raise ValueError(
+            f"`num_train_timesteps` of the scheduler is {steps}, but the denoiser was trained with "
+            f"{denoiser.config.num_train_timesteps}: it would take every timestep for another one."
+        )
     if not autoencoder.has_latent_statistics:
         raise ValueError("The latent statistics of `autoencoder` were never fitted; train it with AutoencoderTrainer.")

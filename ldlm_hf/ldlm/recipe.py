@@ -198,6 +198,10 @@ def train_seq2seq(recipe: LatentReasoningRecipe, train: Dataset, resume: bool) -
 
 def small_bart_config(tokenizer: PreTrainedTokenizerBase, fields: dict) -> BartConfig:
     """Return the configuration of a BART for `tokenizer`, with `fields` over the defaults; no forced tokens."""
+    known = BartConfig().to_dict()
+    unknown = sorted(set(fields) - set(known))
+    if unknown:  # which BartConfig would keep, and nothing read
+        raise ValueError(f"`seq2seq` has the fields {unknown}, which are none of BartConfig.")
     special = {"vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length}
     return BartConfig(**{**special, "forced_eos_token_id": None, **fields})
 

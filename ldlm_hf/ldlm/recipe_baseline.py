@@ -26,7 +26,7 @@ from ..tasks import Task, get_task
 from ..tokenization import build_tokenizer, fit_texts
 from ..training import ReproducibleTrainer, ReproducibleTrainingArguments, read_section, run_stage
 from .recipe import bart_of_size, fit_problems
-from .trainer_baseline import BaselineTrainer, write_greedily
+from .trainer_baseline import BaselineTrainer, greedy_generation, write_greedily
 from .trainer_classifier import ClassifierTrainer, answer_classes, classifier_of_size, classify
 
 
@@ -77,6 +77,11 @@ class BaselineRecipe:
         check_field_types(self)
         if self.system not in SYSTEMS:
             raise ValueError(f"`system` has to be one of {SYSTEMS}, but is {self.system!r}.")
+        if self.system == "classifier" and self.pretrained_seq2seq is not None:
+            raise ValueError(
+                f"`pretrained_seq2seq` is {self.pretrained_seq2seq!r}, but the system 'classifier' is trained from scratch: "
+                "leave it out, or take the system 'sequence_to_sequence'."
+            )
         with naming("task_arguments"):
             self.make_task()
 
@@ -139,8 +144,9 @@ def _make_model(recipe: BaselineRecipe, task: Task, train: Dataset) -> tuple[Pre
     set_seed(recipe.seed)
     if recipe.pretrained_seq2seq is not None and recipe.system == "sequence_to_sequence":
         model = load_complete(AutoModelForSeq2SeqLM, recipe.pretrained_seq2seq)
-        model.config.forced_bos_token_id = model.config.forced_eos_token_id = None
-        return model, load_tokenizer(recipe.pretrained_seq2seq)
+        tokenizer = load_tokenizer(recipe.pretrained_seq2seq)
+        model.generation_config = greedy_generation(model, tokenizer)  # which is saved with the weights
+        return model, tokenizer
     tokenizer = build_tokenizer([*train["prompt"], *train["target"]], task.words(), **recipe.tokenizer)
     if recipe.system == "sequence_to_sequence":
         return BartForConditionalGeneration(

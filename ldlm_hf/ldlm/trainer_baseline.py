@@ -90,17 +90,29 @@ def write_greedily(
     batch_size: int = 256,
     max_new_tokens: int = 64,
 ) -> list[str]:
-    """Return what the baseline writes for each prompt, without beams and without a ban on repetition."""
+    """Return what the baseline writes for each prompt, without beams and without a ban on repetition.
+
+    Whatever the model's own generation configuration holds: those of BART-base ask for four beams, forbid to repeat three
+    tokens and force the first and the last one, and what a configuration leaves open is filled from the model's.
+    """
     model.eval()
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
+    own, model.generation_config = model.generation_config, greedy_generation(model, tokenizer)
+    texts: list[str] = []
+    try:
+        for start in range(0, len(prompts), batch_size):
+            batch = tokenizer(prompts[start : start + batch_size], padding=True, return_tensors="pt").to(model.device)
+            tokens = model.generate(**batch, max_new_tokens=max_new_tokens)
+            texts += tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    finally:
+        model.generation_config = own
+    return texts
+
+
+def greedy_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Return the generation configuration that names the special tokens and asks for nothing else."""
+    return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         decoder_start_token_id=model.config.decoder_start_token_id,
     )
-    texts: list[str] = []
-    for start in range(0, len(prompts), batch_size):
-        batch = tokenizer(prompts[start : start + batch_size], padding=True, return_tensors="pt").to(model.device)
-        texts += tokenizer.batch_decode(model.generate(**batch, generation_config=config), skip_special_tokens=True)
-    return texts

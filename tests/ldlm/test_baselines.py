@@ -5,6 +5,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, EarlyStoppingCallback
 
+from ldlm_hf.ldlm.recipe_baseline import BaselineRecipe, train_baseline
 from ldlm_hf.ldlm.trainer_baseline import BaselineTrainer, write_greedily
 from ldlm_hf.ldlm.trainer_classifier import ClassifierTrainer, answer_classes, classifier_of_size, classify
 from ldlm_hf.training import ReproducibleTrainingArguments
@@ -160,6 +161,33 @@ def test_the_seq2seq_baseline_learns_and_its_validation_loss_is_that_of_the_targ
     assert run.evaluate()["eval_loss"] == pytest.approx(expected.item(), abs=1e-5)
     run.train()
     assert write_greedily(run.model, tiny_tokenizer(), train["prompt"][:]) == train["target"][:]
+
+
+def test_what_the_models_own_generation_configuration_asks_for_changes_nothing():
+    model, prompts = tiny_bart(seed=3, init_std=0.5), tiny_problems(size=16)["prompt"][:]
+    written = write_greedily(model, tiny_tokenizer(), prompts, max_new_tokens=12)
+    of_bart_base = {"num_beams": 4, "no_repeat_ngram_size": 3, "early_stopping": True}
+    model.generation_config.update(**of_bart_base, forced_bos_token_id=0, forced_eos_token_id=2)
+    own = model.generation_config.to_dict()
+    batch = tiny_tokenizer()(prompts, padding=True, return_tensors="pt")
+    beams = tiny_tokenizer().batch_decode(model.generate(**batch, max_new_tokens=12), skip_special_tokens=True)
+    assert beams != written  # so there is something to ignore
+    assert write_greedily(model, tiny_tokenizer(), prompts, max_new_tokens=12) == written
+    assert model.generation_config.to_dict() == own
+
+
+def test_a_pretrained_baseline_is_saved_so_that_it_writes_greedily(tmp_path):
+    model = tiny_bart()
+    model.generation_config.update(num_beams=4, no_repeat_ngram_size=3, forced_bos_token_id=0)
+    model.save_pretrained(tmp_path / "pretrained")
+    tiny_tokenizer().save_pretrained(tmp_path / "pretrained")
+    steps = {"max_steps": 1, "per_device_train_batch_size": 4, "disable_tqdm": True}
+    arguments = {"task": "addition", "pretrained_seq2seq": str(tmp_path / "pretrained"), "baseline_training": steps}
+    trained, _, _ = train_baseline(BaselineRecipe(output_dir=str(tmp_path / "run"), **arguments))
+    kept = trained.generation_config
+    assert (kept.num_beams, kept.no_repeat_ngram_size, kept.forced_bos_token_id) in ((None, None, None), (1, 0, None))
+    with pytest.raises(ValueError, match="pretrained_seq2seq"):
+        BaselineRecipe(output_dir=str(tmp_path), system="classifier", **arguments)
 
 
 def test_validation_changes_no_step_of_the_training(tmp_path):

@@ -177,9 +177,16 @@ def test_a_solver_that_would_cut_the_prediction_in_two_is_refused():
         pipeline("1+2+3", num_inference_steps=2)
 
 
+def test_an_interval_of_guidance_that_is_upside_down_is_refused():
+    with pytest.raises(ValueError, match="guidance_interval"):
+        tiny_pipeline()("1+2+3", num_inference_steps=1, guidance_scale=2.0, guidance_interval=(0.9, 0.1))
+
+
 def test_parts_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="latent_dim"):
         tiny_pipeline(denoiser=tiny_denoiser(latent_dim=4))
+    with pytest.raises(ValueError, match="num_train_timesteps.*is 50"):
+        tiny_pipeline(scheduler=tiny_scheduler(num_train_timesteps=50))
     with pytest.raises(ValueError, match="never fitted"):
         tiny_pipeline(autoencoder=tiny_autoencoder(fitted=False))
     with pytest.raises(ValueError, match="`task`"):

@@ -79,6 +79,11 @@ def test_texts_that_are_too_long_are_cut_in_training_and_in_sampling(tmp_path):
     assert output.answers == [None]
 
 
+def test_a_field_that_no_bart_has_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="seq2seq.*d_modle"):
+        train_recipe(recipe(tmp_path, seq2seq={"d_modle": 32}))
+
+
 def test_finished_stages_are_read_back(tmp_path):
     plan = recipe(tmp_path)
     first, records = train_recipe(plan)

@@ -157,8 +157,7 @@ def main(arguments: list[str] | None = None) -> dict:
     if training_problems is not None and "answer_accuracy" in results["evaluation"]:
         results |= baselines_of_chance(training_problems["answer"][:], problems["answer"][:])
         results["split_overlap"] = split_overlap(training_problems, problems)
-    levels = task.chance_levels([Problem(**row) for row in problems])
-    if levels:
+    if levels := task.chance_levels([Problem(**row) for row in problems]):
         results["chance_levels"] = levels
     results["environment"] = environment()
     processes.wait_for_everyone()  # from here on nobody reads records
@@ -355,10 +354,10 @@ def measure_thresholds(
     return curve
 
 
-def figures_of(summary: dict) -> dict:
+def figures_of(summary: dict, *further: str) -> dict:
     """Return what a point of a curve keeps of a summary."""
     names = ("answer_accuracy", "standard_error", "num_problems", "mean_nfe", "bertscore_f1", "mean_length_ratio")
-    return {name: summary[name] for name in names if name in summary}
+    return {name: summary[name] for name in (*names, *further) if name in summary}
 
 
 def measure_votes(
@@ -371,8 +370,7 @@ def measure_votes(
         for count in votes:
             changed = replace(args, num_samples=count, select=select)
             answered = run(pipeline, problems, changed, args.num_inference_steps, f"vote_curve/{select}-{count}")
-            summary = summarize(answered.records, task)
-            point = {key: summary[key] for key in ("answer_accuracy", "exact_match", "standard_error", "num_problems")}
+            point = figures_of(summarize(answered.records, task), "exact_match")
             curve.append({"num_samples": count, "select": select, **point})
     return curve
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from run_comparison import run_section  # beside this script
+from run_comparison import OtherSettingsError, run_section  # beside this script
 
 from ldlm_hf.evaluation import baselines_of_chance, environment, write_results
 from ldlm_hf.ldlm.published import PUBLISHED_TABLES, PublishedTable
@@ -61,7 +61,7 @@ def main(
         if name in plan["sections"]:
             try:
                 ours = run_section(plan, name, command, partial=True, run=run)
-            except (OSError, ValueError) as error:  # no Hub, or rows of other texts: the other tables need neither
+            except (OSError, OtherSettingsError) as error:  # no Hub, or rows of other texts: this table alone
                 print(f"{name} was not run: {error}", file=sys.stderr)
                 ours = run_section(plan, name, command, partial=True, run=False)
         tables[name] = make_table(PUBLISHED_TABLES[name], ours)
@@ -114,8 +114,8 @@ def markdown_row(row: dict) -> str:
         missing = "not run" if not row["name"].startswith("GPT") else ""
         return f"| {row['name']} | {published} | {missing} | | | | |"
     error = "" if row["standard_error"] is None else f" ± {100 * row['standard_error']:.2f}"
-    shipped = ", shipped" if row.get("shipped") else ""
-    steps = f"{max(row['steps']):,} x {row['batch_size']}{shipped}" if "steps" in row else ""
+    trained = [f"{max(row['steps']):,} x {row['batch_size']}"] if "steps" in row else []
+    steps = ", ".join([*trained, *(["shipped"] if row.get("shipped") else [])])
     figures = f"{100 * row['mean']:.2f}{error} | {len(row['accuracies'])} | {row['num_problems']:,} | {steps}"
     parameters = f"{row['parameters']:,}" if "parameters" in row else ""
     return f"| {row['name']} | {published} | {figures} | {parameters} |"

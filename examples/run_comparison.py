@@ -45,6 +45,10 @@ from ldlm_hf.tasks import Task, get_task
 from ldlm_hf.training import merge_recipes, read_recipe, read_section
 
 
+class OtherSettingsError(ValueError):
+    """A run that is there was made with other settings than its row has now."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run what is missing of a section, and write it down if it is whole."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -88,7 +92,7 @@ def run_section(
     wanted = asked if run else []
     for number, seed in wanted:
         if other := other_settings(paths[number, seed], every_row[number]):
-            raise ValueError(f"{other} Delete it to run the row anew, or give the plan another `output_dir`.")
+            raise OtherSettingsError(f"{other} Delete it to run the row anew, or give the plan another `output_dir`.")
     for number, seed in wanted:
         row, folder = every_row[number], folders[number, seed]
         if not paths[number, seed].exists():

@@ -49,13 +49,13 @@ from ldlm_hf.evaluation import (
     write_results,
 )
 from ldlm_hf.ldlm.supported_schedulers import DOCUMENTED_SCHEDULERS, make_sampler
+from ldlm_hf.metrics.bert_score import bert_scores
 from ldlm_hf.pipeline import ReasoningPipeline
 from ldlm_hf.sharded_evaluation import Evaluation, evaluate_sharded, join_processes, num_inference_steps_of, own_device
 from ldlm_hf.tasks import SPLITS, Problem, Task
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 SYSTEMS = {
     "LatentReasoningPipeline": "latent_diffusion",
@@ -118,10 +118,12 @@ def main(arguments: list[str] | None = None) -> dict:
     parser = make_parser()
     args, rest = parser.parse_args_into_dataclasses(arguments)
     command = shlex.join(["python", "examples/run_evaluate.py", *arguments])
+    if (bertscore := bertscore_arguments(args)) is not None:
+        bert_scores(["a"], ["a"], **bertscore)  # an encoder that fails is told of before anything is answered
     if rest.suite is not None:
         import make_tables  # beside this script
 
-        options = {"run": not rest.no_run, "text": rest.text, "bertscore": bertscore_arguments(args)}
+        options = {"run": not rest.no_run, "text": rest.text, "bertscore": bertscore}
         return make_tables.main(args.output, rest.tables, command, **options)
     if rest.model is None:
         parser.error("give a folder or Hub id of a saved pipeline, or --suite tables")
@@ -173,9 +175,7 @@ def make_parser() -> HfArgumentParser:
     """Return the parser of the command line."""
     parser = HfArgumentParser(EvaluationArguments, description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", help="folder or Hub id of a saved pipeline")
-    parser.add_argument(
-        "--suite", choices=("tables",), help="make every table of the paper, in place of one evaluation"
-    )
+    parser.add_argument("--suite", choices=("tables",), help="make every table of the paper")
     parser.add_argument("--tables", nargs="*", help="with --suite: only these, such as table1 table4")
     parser.add_argument("--no_run", action="store_true", help="with --suite: write down what is there, run nothing")
     parser.add_argument("--text", help="with --suite: file, folder or Hub id of the texts; C4 by default")

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--hidden_size", type=int, default=768, help="width; 12 heads, or one for 64 where fewer")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side, after one to warm up")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="compile the blocks")
+    parser.add_argument("--compile", nargs="?", const="inductor", metavar="BACKEND", help="compile the blocks")
     args = parser.parse_args(arguments)
 
     rows = [
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
         "hidden_size": args.hidden_size,
         "batch_size": args.batch_size,
         "clock": "processor" if uses_processor_time(args.device) else "wall",
-        "compiled": args.compile,
+        "compiled": args.compile is not None,
         "rounds": args.rounds,
         "rows": rows,
         "cost": None,
@@ -109,8 +109,8 @@ def make_denoiser(args: argparse.Namespace, conditioning: str, depth: int, laten
     with torch.no_grad():
         for parameter in denoiser.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    if args.compile:
-        denoiser.compile_repeated_blocks(fullgraph=True)
+    if args.compile is not None:
+        denoiser.compile_repeated_blocks(fullgraph=True, backend=args.compile)
     return denoiser
 
 

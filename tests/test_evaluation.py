@@ -248,6 +248,8 @@ def test_the_script_reads_a_file_of_problems(saved_pipeline, tmp_path):
         (["--curve_schedulers", "MagicScheduler"], "MagicScheduler"),
         (["--task", "poetry"], "poetry"),
         (["--task", "continuation:README.md", "--vote_curve", "1,2"], "vote_curve"),
+        (["--task", "continuation:README.md", "--bertscore_model", "runs/none"], "num_layers"),
+        (["--suite", "tables", "--bertscore_model", "runs/none"], "num_layers"),
     ],
 )
 def test_the_script_refuses_what_it_does_not_know(saved_pipeline, tmp_path, options, named):

@@ -174,7 +174,19 @@ SECTIONS = {
         },
         "command": "python examples/run_paper_size.py",
     },
-    "environments": {name: environment() for name in ("evaluation", "benchmark", "paper_size")},
+    "compiled": {
+        "conditioning": "in_context",
+        "num_layers": 6,
+        "rounds": 5,
+        "clock": "processor",
+        "rows": [
+            {**sizes, "precision": "float32", "speedup": 1.17, "range": [1.12, 1.22], "compile_seconds": 34.5}
+            for width in (128, 768)
+            for sizes in ({"hidden_size": width, "batch_size": 128, "mode": mode} for mode in ("training", "sampling"))
+        ],
+        "command": "python examples/run_compiled.py",
+    },
+    "environments": {name: environment() for name in ("evaluation", "benchmark", "paper_size", "compiled")},
 }
 HEADINGS = {  # section of the results → what the card then says
     "parameters": "parameters\n",
@@ -191,6 +203,7 @@ HEADINGS = {  # section of the results → what the card then says
     "ablations": "### What differs from the paper",
     "benchmark": "### Speed\n",
     "paper_size": "### Speed at the paper's size",
+    "compiled": "### Compiled",
 }
 
 
@@ -297,7 +310,7 @@ def test_a_figure_that_is_missing_is_not_left_blank():
 
 def test_results_are_merged_file_by_file(full, tmp_path):
     environments = full.pop("environments")
-    for name in ("evaluation", "benchmark", "paper_size"):
+    for name in environments:
         write_results(tmp_path / f"{name}.json", {name: full.pop(name), "environment": environments[name]})
     write_results(tmp_path / "training.json", full)
     assert load_results(tmp_path) == {**MINIMAL, **SECTIONS}

@@ -1,10 +1,11 @@
-"""The benchmark at the paper's size: it runs at a small one, and writes what the card shows."""
+"""The benchmarks at the paper's size: they run at a small one, and write what the card shows."""
 
 import json
 
 import pytest
+import run_compiled
 import run_paper_size
-import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 
 @pytest.mark.parametrize("conditioning", ["in_context", "cross_attention", "adaln_zero"])
@@ -26,6 +27,20 @@ def test_the_products_beside_a_step_are_those_of_a_block(mode, times):
     args = run_paper_size.argparse.Namespace(hidden_size=64, device="cpu")
     multiply, flops = run_paper_size.make_products(args, 32, "bfloat16", mode)
     assert flops == times * 2 * 32 * 12 * 64**2
-    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         multiply()
     assert counter.get_total_flops() == flops
+
+
+def test_compiled_and_plain_steps_are_measured_in_turn(tmp_path):
+    sizes = ["--hidden_sizes", "64", "--batch_sizes", "2", "--depth", "1", "--rounds", "3", "--device", "cpu"]
+    path = tmp_path / "compiled.json"
+    run_compiled.main(["--output", str(path), "--backend", "eager", *sizes])
+    results = json.loads(path.read_text())["compiled"]
+    wanted = [(mode, name) for mode, names in run_paper_size.PRECISIONS.items() for name in names]
+    assert [(row["mode"], row["precision"]) for row in results["rows"]] == wanted
+    for row in results["rows"]:
+        lowest, highest = row["range"]
+        assert 0 < lowest <= row["speedup"] <= highest
+    with pytest.raises(SystemExit):
+        run_compiled.main(["--output", str(path), "--hidden_sizes", "64", "128", "--batch_sizes", "2"])

@@ -20,6 +20,7 @@ from ..training import ReproducibleTrainer, discard_stages, read_section, run_st
 from .modeling_text_latent_autoencoder import TextLatentAutoencoder
 from .pipeline_latent_reasoning import LatentReasoningPipeline
 from .reconstruction import reconstruction_accuracy
+from .supported_schedulers import check_scheduler
 from .trainer_autoencoder import AutoencoderTrainer, AutoencoderTrainingArguments
 from .trainer_denoiser import DenoiserTrainer, DenoiserTrainingArguments
 from .trainer_infilling import InfillingTrainer, InfillingTrainingArguments
@@ -103,6 +104,7 @@ class LatentReasoningRecipe:
                 self.make_task(**self.denoiser_task_arguments)
         if self.denoiser_task_arguments and (self.task is None or self.dataset is not None):
             raise ValueError("`denoiser_task_arguments` change the problems of a `task`; leave `dataset` out.")
+        check_scheduler(make_scheduler(self.scheduler), bool(self.denoiser.get("learned_variance")))
 
     def make_task(self, **changes) -> Task | None:
         """Return the recipe's task, with `changes` to its arguments; `None` if it has none."""

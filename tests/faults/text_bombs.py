@@ -126,7 +126,7 @@ def task_readers(task: Task, problem: Problem) -> dict[str, Reader]:
         "check_chain": lambda text: task.check_chain(text, target),
         "check_chain, the reference": lambda text: task.check_chain(target, text),
         "check_prompt": refusing(task.check_prompt),
-        "answer_scores": lambda text: answer_scores([text, target], [target, target], task),
+        "answer_scores": lambda text: answer_scores([text, target], [target, target], task, [prompt, prompt]),
         "chain_scores": lambda text: chain_scores([text, target], [target, target], task),
     }
     return {f"{task.name}: {way}": reader for way, reader in found.items()}

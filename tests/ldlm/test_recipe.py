@@ -135,6 +135,20 @@ def test_a_recipe_without_problems_is_refused(values):
         LatentReasoningRecipe(output_dir="x", **values)
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "denoiser", "message"),
+    [
+        ({"variance_type": "learned_range"}, {}, "variance_type 'learned_range'"),
+        ({"variance_type": "learned_range"}, {"learned_variance": False}, "variance_type 'learned_range'"),
+        ({"clip_sample": True}, {}, "clip_sample"),
+        ({"timestep_spacing": "leading"}, {}, "timestep_spacing"),
+    ],
+)
+def test_a_scheduler_that_cannot_sample_is_refused_before_any_training(scheduler, denoiser, message):
+    with pytest.raises(ValueError, match=message):
+        LatentReasoningRecipe(output_dir="x", task="addition", scheduler=scheduler, denoiser=denoiser)
+
+
 @pytest.mark.parametrize("preset", [None, "tiny"])
 @pytest.mark.parametrize("name", recipe_names(RECIPES))
 def test_every_recipe_reads(name, preset, tmp_path):

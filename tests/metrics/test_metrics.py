@@ -48,6 +48,23 @@ def test_both_combine():
     assert len(result) == len(alone[0]) + len(alone[1])
 
 
+def test_answers_that_the_problem_judges_need_it():
+    prompt, texts = "4,13,10=19", ["10+13-4", "13-4+10", "4+15"]  # two other ways, and one without its numbers
+    given = {"predictions": texts, "references": ["13+10-4"] * 3, "task": "countdown"}
+    result = load_metric("answer_accuracy").compute(**given, prompts=[prompt] * 3)
+    assert result["answer_accuracy"] == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="prompts"):
+        load_metric("answer_accuracy").compute(**given)
+    with pytest.raises(ValueError, match="prompts"):
+        load_metric("answer_accuracy").compute(**given, prompts=[prompt])
+
+
+def test_a_combination_hands_the_problems_on():
+    combined = evaluate.combine([load_metric("answer_accuracy"), load_metric("chain_accuracy")])
+    given = {"predictions": PREDICTIONS, "references": REFERENCES, "task": "addition"}
+    assert combined.compute(**given, prompts=["3+3"] * len(PREDICTIONS)) == combined.compute(**given)
+
+
 def test_batches_add_up():
     metric = load_metric("answer_accuracy")
     metric.add_batch(predictions=PREDICTIONS[:1], references=REFERENCES[:1])

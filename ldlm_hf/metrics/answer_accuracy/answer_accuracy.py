@@ -12,6 +12,7 @@ Args:
     predictions (`list[str]`): what was written for each problem, answer and chain.
     references (`list[str]`): the target texts.
     task (`str` or `Task`): the task or its name, which says how an answer is read; "addition" by default.
+    prompts (`list[str]`, *optional*): the problems; needed for tasks whose problems have several right answers.
 Returns:
     answer_accuracy (`float`): share of right answers.
     invalid_rate (`float`): share of texts without a valid answer.
@@ -33,5 +34,5 @@ class AnswerAccuracy(evaluate.Metric):
             description=DESCRIPTION, citation="", inputs_description=INPUTS_DESCRIPTION, features=features
         )
 
-    def _compute(self, predictions, references, task="addition"):
-        return answer_scores(predictions, references, task)
+    def _compute(self, predictions, references, task="addition", prompts=None):
+        return answer_scores(predictions, references, task, prompts)

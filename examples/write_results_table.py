@@ -27,8 +27,15 @@ ROOT = Path(__file__).parents[1]
 TEMPLATE = Path(__file__).parent / "ablations_template.md"
 TITLES = {  # sections of `recipes/ldlm/ablations.yaml` beside the study itself
     "size": "Width of the denoiser",
+    "size_rotation": "Width of the denoiser, rotation, trained for longer",
+    "size_three_operations": "Width of the denoiser, three operations, trained for longer",
     "training_set": "Size of the training set",
     "autoencoder": "Autoencoder, chain and tokens, every stage trained anew",
+}
+SIZES = {  # sections that have accuracy by width, and the card whose task they are about
+    "size": "ldlm-two-digit-addition",
+    "size_rotation": "ldlm-rotation",
+    "size_three_operations": "ldlm-three-operations",
 }
 STUDIES = {  # of `run_hex_study.py`, in the order of the card
     "exact_sigma_0": "exact, sigma 0",
@@ -46,7 +53,8 @@ def main() -> None:
     """Rewrite the cards and the table in place."""
     cards = ROOT / "model_cards"
     hand_out_tables(ROOT / "results" / "tables.json", cards)
-    draw_sizes(ROOT / "results" / "ablations" / "results" / "size.json", cards / "ldlm-two-digit-addition")
+    for section, card in SIZES.items():
+        draw_sizes(ROOT / "results" / "ablations" / "results" / f"{section}.json", cards / card)
     hand_out_speed(ROOT / "results" / "llada" / "benchmark.json", cards)
     hand_out_baselines(ROOT / "results" / "llada" / "results", cards)
     hand_out_reinforcement(ROOT / "results" / "d1", cards / "d1-sudoku-4x4")
@@ -149,7 +157,7 @@ def draw_sizes(section: Path, card: Path) -> None:
     """Draw accuracy against parameters into the card of the task that the study is about."""
     if not section.exists():
         return
-    study = json.loads(section.read_text())["size"]
+    study = json.loads(section.read_text())[section.stem]
     points = [
         {"answer_accuracy": row["mean"], **{key: row[key] for key in ("parameters", "num_problems")}}
         for row in study["rows"]
@@ -157,8 +165,11 @@ def draw_sizes(section: Path, card: Path) -> None:
     place = "figures/accuracy_against_parameters.png"
     plot_accuracy(points, card / place, against="parameters", label="parameters")
     figures = json.loads((card / "results" / "figures.json").read_text())["figures"]
-    title = f"Accuracy against parameters, mean over {len(study['seeds'])} seeds after {study['steps']:,} steps of {study['batch_size']}"
-    write_results(card / "results" / "figures.json", {"figures": {**figures, title: place}})
+    seeds = min(len(row["accuracies"]) for row in study["rows"])
+    mean = f", mean over {seeds} seeds" if seeds > 1 else ""
+    title = f"Accuracy against parameters{mean} after {study['steps']:,} steps of {study['batch_size']}"
+    others = {name: path for name, path in figures.items() if path != place}
+    write_results(card / "results" / "figures.json", {"figures": {**others, title: place}})
 
 
 def hand_out_tables(tables: Path, model_cards: Path) -> None:
@@ -192,7 +203,7 @@ def with_tables(readme: str, root: Path) -> str:
 def ablations(folder: Path, tables: Path) -> str:
     """Return the study of single settings as Markdown, from its sections and the tables of the paper."""
     sections = {path.stem: json.loads(path.read_text())[path.stem] for path in sorted(folder.glob("*.json"))}
-    rows = {row["name"]: row for section in sections.values() for row in section["rows"]}
+    rows = {name: {row["name"]: row for row in section["rows"]} for name, section in sections.items()}
     measured = json.loads(tables.read_text())["tables"] if tables.exists() else {}
     cards = ROOT / "model_cards"
     curves = {card.name: load_results(card / "results") for card in shipped(cards)}

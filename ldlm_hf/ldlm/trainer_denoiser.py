@@ -21,6 +21,7 @@ from ..training import (
     ReproducibleTrainingArguments,
     TimestepBuckets,
     cache_folder,
+    check_moments,
     check_not_streamed,
 )
 from .latent_cache import LATENT_COLUMNS, cache_latents, latent_moments
@@ -133,7 +134,7 @@ class DenoiserTrainer(ReproducibleTrainer):
         cache = {"cache_dir": cache_folder(args, args.latent_cache_dir), "num_proc": args.dataset_num_proc}
         train_dataset = cache_latents(train_dataset, *encoder, **cache)
         eval_dataset = None if eval_dataset is None else cache_latents(eval_dataset, *encoder, **cache)
-        _check_moments(*latent_moments(train_dataset))
+        check_moments(*latent_moments(train_dataset), mean_within=0.05, std_within=(0.9, 1.1))
         super().__init__(
             model=model,
             args=args,
@@ -274,12 +275,4 @@ def _check_collapse(autoencoder: TextLatentAutoencoder) -> None:
         raise ValueError(
             f"{constant:.0%} of the autoencoder's latents are the same for all texts: it has learned nothing of what they "
             "say. Train it longer, or with another learning rate."
-        )
-
-
-def _check_moments(mean: float, std: float) -> None:
-    if abs(mean) > 0.05 or not 0.9 <= std <= 1.1:
-        raise ValueError(
-            f"The training latents have mean {mean:.3f} and standard deviation {std:.3f}, not about 0 and 1: the latent "
-            "statistics were fitted on other texts or another precision. Fit them again on these training texts."
         )

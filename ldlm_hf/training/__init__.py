@@ -2,7 +2,7 @@
 
 from .checkpoints import last_complete_checkpoint
 from .ema import EMACallback
-from .frozen_cache import cache_folder, map_once
+from .frozen_cache import cache_folder, check_moments, map_once
 from .optimizers import MuonWithAdamW
 from .problems import load_problems
 from .progress import LossParts, TimestepBuckets
@@ -21,6 +21,7 @@ __all__ = [
     "TimestepBuckets",
     "cache_folder",
     "call_inside",
+    "check_moments",
     "check_not_streamed",
     "column_names",
     "discard_stages",

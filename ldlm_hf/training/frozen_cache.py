@@ -85,6 +85,21 @@ def map_once(
     return Dataset.from_file(str(path))
 
 
+def check_moments(mean: float, std: float, mean_within: float, std_within: tuple[float, float]) -> None:
+    """Raise `ValueError` unless cached latents have about the mean 0 and the standard deviation 1, as a model's input has to.
+
+    Args:
+        mean (`float`), std (`float`): of the latents.
+        mean_within (`float`): how far from 0 the mean may be.
+        std_within (`tuple[float, float]`): between which the standard deviation may be.
+    """
+    if abs(mean) > mean_within or not std_within[0] <= std <= std_within[1]:
+        raise ValueError(
+            f"The training latents have mean {mean:.3f} and standard deviation {std:.3f}, not about 0 and 1: the latent "
+            "statistics were fitted on other texts or another precision. Fit them again on these training texts."
+        )
+
+
 def cache_folder(args: TrainingArguments, given: str | Path | None) -> Path | None:
     """Return where the processes of a run share a cache: the given folder, or else, where there are several, one of the run's.
 

@@ -41,6 +41,7 @@ from ldlm_hf.ldlm.recipe_baseline import SYSTEMS as BASELINES
 from ldlm_hf.ldlm.recipe_baseline import BaselineRecipe, train_baseline, write_answers
 from ldlm_hf.ldlm.reconstruction import reconstruct
 from ldlm_hf.ldlm.supported_schedulers import make_sampler
+from ldlm_hf.metrics.bert_score import bert_scores
 from ldlm_hf.tasks import Task, get_task
 from ldlm_hf.training import merge_recipes, read_recipe, read_section
 
@@ -93,6 +94,9 @@ def run_section(
     for number, seed in wanted:
         if other := other_settings(paths[number, seed], every_row[number]):
             raise OtherSettingsError(f"{other} Delete it to run the row anew, or give the plan another `output_dir`.")
+    missing = [number for number, seed in wanted if not paths[number, seed].exists()]
+    for encoder in {json.dumps(row["bertscore"]) for row in map(every_row.__getitem__, missing) if "bertscore" in row}:
+        bert_scores(["a"], ["a"], **json.loads(encoder))  # one that fails is told of before anything is trained
     for number, seed in wanted:
         row, folder = every_row[number], folders[number, seed]
         if not paths[number, seed].exists():

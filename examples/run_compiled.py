@@ -1,10 +1,11 @@
 """What `torch.compile` is worth for the denoiser: plain and compiled blocks in turn, in every precision, by width.
 
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python examples/run_compiled.py \\
-        --output model_cards/ldlm-addition/results/compiled.json
+        --output model_cards/ldlm-addition/results/compilation.json
 
 One block is compiled for all (`compile_repeated_blocks`), so that depth hardly matters. A row has the seconds of a plain
-training step or denoising step over those of a compiled one, median and range over the rounds, and the seconds by the clock
+training step or denoising step over those of one with compiled blocks, median and range over the rounds, which take turns
+in who goes first, and the seconds by the clock
 on the wall that compiling takes, anew each time. Weights are random; the clock of the steps is that of `run_paper_size.py`.
 On a CPU it needs a C++ compiler.
 """
@@ -12,14 +13,12 @@ On a CPU it needs a C++ compiler.
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
-import sys
 from pathlib import Path
 from time import perf_counter
 
 import torch
-from run_paper_size import PRECISIONS, make_action, make_denoiser, time_of, uses_processor_time
+from run_paper_size import PRECISIONS, command_line, make_action, make_denoiser, time_of, uses_processor_time
 
 from ldlm_hf.evaluation import environment, write_results
 
@@ -27,9 +26,9 @@ from ldlm_hf.evaluation import environment, write_results
 def main(arguments: list[str] | None = None) -> None:
     """Measure every width, mode and precision, and write them down."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("compiled.json"), help="JSON file to write")
+    parser.add_argument("--output", type=Path, default=Path("compilation.json"), help="JSON file to write")
     parser.add_argument("--hidden_sizes", type=int, nargs="*", default=[128, 768], help="multiples of 64")
-    parser.add_argument("--batch_sizes", type=int, nargs="*", default=[128, 128], help="one for each width")
+    parser.add_argument("--batch_sizes", type=int, nargs="*", default=[128, 32], help="one for each width")
     parser.add_argument("--depth", type=int, default=6, help="layers")
     parser.add_argument("--conditioning", default="in_context")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each side, after one to warm up")
@@ -52,11 +51,9 @@ def main(arguments: list[str] | None = None) -> None:
         "num_layers": args.depth,
         "rounds": args.rounds,
         "clock": "processor" if uses_processor_time(args.device) else "wall",
-        "command": shlex.join(
-            ["python", "examples/run_compiled.py", *(sys.argv[1:] if arguments is None else arguments)]
-        ),
+        "command": command_line("run_compiled.py", arguments),
     }
-    write_results(args.output, {"compiled": results, "environment": environment()})
+    write_results(args.output, {"compilation": results, "environment": environment()})
 
 
 def measure(args: argparse.Namespace, hidden_size: int, batch_size: int, mode: str, precision: str) -> dict:
@@ -71,14 +68,17 @@ def measure(args: argparse.Namespace, hidden_size: int, batch_size: int, mode: s
         started = perf_counter()
         actions[name]()
         warm_up[name] = perf_counter() - started
-    rounds = [{name: time_of(action, args.device) for name, action in actions.items()} for _ in range(args.rounds)]
-    ratios = [found["plain"] / found["compiled"] for found in rounds]
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for number in range(args.rounds):
+        for name in sorted(actions, reverse=number % 2 == 0):
+            seconds[name].append(time_of(actions[name], args.device))
+    ratios = [plain / compiled for plain, compiled in zip(seconds["plain"], seconds["compiled"], strict=True)]
     row = {
         "hidden_size": hidden_size,
         "batch_size": batch_size,
         "mode": mode,
         "precision": precision,
-        "seconds": {name: statistics.median(found[name] for found in rounds) for name in actions},
+        "seconds": seconds,
         "speedup": statistics.median(ratios),
         "range": [min(ratios), max(ratios)],
         "compile_seconds": warm_up["compiled"] - warm_up["plain"],

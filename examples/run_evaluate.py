@@ -118,17 +118,17 @@ def main(arguments: list[str] | None = None) -> dict:
     parser = make_parser()
     args, rest = parser.parse_args_into_dataclasses(arguments)
     command = shlex.join(["python", "examples/run_evaluate.py", *arguments])
-    if (bertscore := bertscore_arguments(args)) is not None:
-        bert_scores(["a"], ["a"], **bertscore)  # an encoder that fails is told of before anything is answered
     if rest.suite is not None:
         import make_tables  # beside this script
 
-        options = {"run": not rest.no_run, "text": rest.text, "bertscore": bertscore}
+        options = {"run": not rest.no_run, "text": rest.text, "bertscore": bertscore_arguments(args)}
         return make_tables.main(args.output, rest.tables, command, **options)
     if rest.model is None:
         parser.error("give a folder or Hub id of a saved pipeline, or --suite tables")
     curve, votes = read_curve(args), read_numbers("vote_curve", args.vote_curve)  # before anything costly
     thresholds = [float(word) for word in args.threshold_curve.split(",") if word.strip()]
+    if (bertscore := bertscore_arguments(args)) is not None:
+        bert_scores(["a"], ["a"], **bertscore)  # an encoder that fails is told of before anything is answered
 
     processes = join_processes()
     is_temporary = args.records is None and processes.num_processes > 1

@@ -65,8 +65,6 @@ def main(arguments: list[str] | None = None) -> None:
         for mode in args.modes
         for precision in PRECISIONS[mode]
     ]
-    command = shlex.join(["python", "examples/run_paper_size.py", *(sys.argv[1:] if arguments is None else arguments)])
-    settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
     results = {
         "hidden_size": args.hidden_size,
         "batch_size": args.batch_size,
@@ -75,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
         "rounds": args.rounds,
         "rows": rows,
         "cost": None,
-        "command": " ".join([*(f"{name}={value}" for name, value in settings.items()), command]),
+        "command": command_line("run_paper_size.py", arguments),
     }
     if args.figure is not None:
         place = os.path.relpath(args.figure, args.output.parent.parent)  # seen from the card
@@ -83,6 +81,13 @@ def main(arguments: list[str] | None = None) -> None:
         args.figure.parent.mkdir(parents=True, exist_ok=True)
         plot_cost_model(results["cost"]["points"], args.figure)
     write_results(args.output, {"paper_size": results, "environment": environment()})
+
+
+def command_line(script: str, arguments: list[str] | None) -> str:
+    """Return the command that runs a script of this folder, with what of the environment decides its speed."""
+    settings = [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
+    command = shlex.join(["python", f"examples/{script}", *(sys.argv[1:] if arguments is None else arguments)])
+    return " ".join([*settings, command])
 
 
 def uses_processor_time(device: str) -> bool:

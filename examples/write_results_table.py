@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 TEMPLATE = Path(__file__).parent / "ablations_template.md"
 TITLES = {  # sections of `recipes/ldlm/ablations.yaml` beside the study itself
     "size": "Width of the denoiser",
-    "size_rotation": "Width of the denoiser, rotation, trained for longer",
-    "size_three_operations": "Width of the denoiser, three operations, trained for longer",
+    "size_rotation": "Width of the denoiser, rotation, trained for longer and sampled in 20 steps",
+    "size_three_operations": "Width of the denoiser, three operations, trained for longer and sampled in 20 steps",
     "training_set": "Size of the training set",
     "autoencoder": "Autoencoder, chain and tokens, every stage trained anew",
 }
@@ -223,8 +223,11 @@ def ablations(folder: Path, tables: Path) -> str:
         "decided": {name: steps[0]["share_final"] for name, steps in decisions.items()},
         "trial": json.loads(trial.read_text())["evaluation"] if trial.exists() else None,
     }
-    template = Environment(trim_blocks=False, undefined=StrictUndefined).from_string(TEMPLATE.read_text())
-    return template.render(**context, percent=percent, titles=TITLES).rstrip() + "\n"
+    environment = Environment(trim_blocks=False, undefined=StrictUndefined)
+    environment.filters["zip"] = zip
+    return (
+        environment.from_string(TEMPLATE.read_text()).render(**context, percent=percent, titles=TITLES).rstrip() + "\n"
+    )
 
 
 def runs_of(folder: Path) -> dict[str, dict]:

@@ -245,11 +245,12 @@ def summarize(records: list[EvalRecord], task: str | Task, bertscore: dict | Non
     texts = {"predictions": [record.text for record in records], "references": [record.target for record in records]}
     for text in (*texts["predictions"], *texts["references"]):
         check_text("records", text)
+    judged = {"task": reader, "verdicts": [record.is_correct for record in records]}
     summary: dict = {"num_problems": len(records)}
     for name in reader.metrics:
         if name == "bertscore" and bertscore is None:
             continue
-        arguments = bertscore if name == "bertscore" else {"task": reader} if name in REASONING_METRICS else {}
+        arguments = bertscore if name == "bertscore" else judged if name in REASONING_METRICS else {}
         given = {"predictions": texts["predictions"]} if name == "diversity" else texts
         with DATASETS_LOCK:  # metrics keep texts in tables
             figures = load_metric(name).compute(**given, **arguments)
@@ -260,8 +261,7 @@ def summarize(records: list[EvalRecord], task: str | Task, bertscore: dict | Non
         summary |= figures
     if "answer_accuracy" not in summary:
         return summary
-    accuracy = sum(record.is_correct for record in records) / len(records)
-    summary |= {"answer_accuracy": accuracy, "standard_error": math.sqrt(accuracy * (1 - accuracy) / len(records))}
+    summary["standard_error"] = math.sqrt(summary["answer_accuracy"] * (1 - summary["answer_accuracy"]) / len(records))
     scores = {"partial_score": [row.partial_score for row in records], "mean_nfe": [row.nfe for row in records]}
     summary |= {name: statistics.fmean(values) for name, values in scores.items() if None not in values}
     steps = [reader.check_chain(record.target, record.target).num_steps for record in records]

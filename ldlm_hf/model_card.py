@@ -31,7 +31,7 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
 * `studies` {name: {title, rows, gate, single_paths, curve, work, num_problems, command}}, `hex_speed`, `paper_tables` {recipe: {row:
   published accuracy}}, `paper_rows`: of votes, see `examples/run_hex_study.py` and `run_hex_benchmark.py`
 * `paper_size` {rows[{conditioning, num_layers, mode, precision, samples_per_second, share_of_matrix_rate}], hidden_size,
-  batch_size, clock, compiled, cost{training, sampling, figure} or none, command}; `compiled` {rows[{hidden_size, batch_size, mode,
+  batch_size, clock, compiled, cost{training, sampling, figure} or none, command}; `compilation` {rows[{hidden_size, batch_size, mode,
   precision, speedup, range, compile_seconds}], conditioning, num_layers, rounds, clock, command}
 """
 
@@ -205,7 +205,7 @@ def _with_defaults(results: dict) -> dict:
             "ablations",
             "benchmark",
             "paper_size",
-            "compiled",
+            "compilation",
             "threshold_curve",
             "chance_levels",
             "baselines",

@@ -23,6 +23,7 @@ from ldlm_hf.evaluation import (
     write_results,
 )
 from ldlm_hf.ldlm import LatentReasoningPipelineOutput
+from ldlm_hf.tasks import get_task
 from tests.tiny import tiny_autoencoder, tiny_denoiser, tiny_pipeline, tiny_problems, tiny_scheduler, tiny_tokenizer
 
 
@@ -248,11 +249,28 @@ def test_the_script_reads_a_file_of_problems(saved_pipeline, tmp_path):
         (["--curve_schedulers", "MagicScheduler"], "MagicScheduler"),
         (["--task", "poetry"], "poetry"),
         (["--task", "continuation:README.md", "--vote_curve", "1,2"], "vote_curve"),
-        (["--task", "continuation:README.md", "--bertscore_model", "runs/none"], "num_layers"),
-        (["--suite", "tables", "--bertscore_model", "runs/none"], "num_layers"),
     ],
 )
 def test_the_script_refuses_what_it_does_not_know(saved_pipeline, tmp_path, options, named):
     with pytest.raises(ValueError, match=named):
         run_evaluate.main([str(saved_pipeline), *options, "--output", str(tmp_path / "results.json")])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "named"), [([], ValueError, "num_layers"), (["--bertscore_layer", "1"], OSError, "no-encoder")]
+)
+def test_an_encoder_that_fails_is_told_of_before_anything_is_answered(tmp_path, monkeypatch, layer, error, named):
+    monkeypatch.setattr(run_evaluate, "load_pipeline", lambda *_, **__: pytest.fail("the pipeline was loaded"))
+    arguments = ["--task", "continuation:README.md", "--bertscore_model", str(tmp_path / "no-encoder"), *layer]
+    with pytest.raises(error, match=named):
+        run_evaluate.main(["model", *arguments, "--output", str(tmp_path / "results.json")])
+
+
+def test_answers_that_the_problem_judges_are_summarized():
+    row = {"prompt": "4,13,10=19", "target": "13+10-4", "answer": "13+10-4"}
+    problems = Dataset.from_list([row] * 3)
+    records = evaluation.record_texts(problems, ["10+13-4", "13-4+10", "4+15"], get_task("countdown"))
+    summary = summarize(records, "countdown")  # two other ways, and one without its numbers
+    assert summary["answer_accuracy"] == pytest.approx(2 / 3)
+    assert summary["standard_error"] == pytest.approx((2 / 27) ** 0.5)

@@ -174,7 +174,7 @@ SECTIONS = {
         },
         "command": "python examples/run_paper_size.py",
     },
-    "compiled": {
+    "compilation": {
         "conditioning": "in_context",
         "num_layers": 6,
         "rounds": 5,
@@ -186,7 +186,7 @@ SECTIONS = {
         ],
         "command": "python examples/run_compiled.py",
     },
-    "environments": {name: environment() for name in ("evaluation", "benchmark", "paper_size", "compiled")},
+    "environments": {name: environment() for name in ("evaluation", "benchmark", "paper_size", "compilation")},
 }
 HEADINGS = {  # section of the results → what the card then says
     "parameters": "parameters\n",
@@ -203,7 +203,7 @@ HEADINGS = {  # section of the results → what the card then says
     "ablations": "### What differs from the paper",
     "benchmark": "### Speed\n",
     "paper_size": "### Speed at the paper's size",
-    "compiled": "### Compiled",
+    "compilation": "### Compiled",
 }
 
 

@@ -7,6 +7,8 @@ import run_compiled
 import run_paper_size
 from torch.utils.flop_counter import FlopCounterMode
 
+from ldlm_hf import LatentDiT
+
 
 @pytest.mark.parametrize("conditioning", ["in_context", "cross_attention", "adaln_zero"])
 def test_every_mode_and_precision_is_measured_and_written(tmp_path, conditioning):
@@ -32,15 +34,23 @@ def test_the_products_beside_a_step_are_those_of_a_block(mode, times):
     assert counter.get_total_flops() == flops
 
 
-def test_compiled_and_plain_steps_are_measured_in_turn(tmp_path):
-    sizes = ["--hidden_sizes", "64", "--batch_sizes", "2", "--depth", "1", "--rounds", "3", "--device", "cpu"]
-    path = tmp_path / "compiled.json"
+def test_compiled_and_plain_steps_take_turns(tmp_path, monkeypatch):
+    timed, compiled = [], []
+    monkeypatch.setattr(run_compiled, "time_of", lambda action, device: timed.append(action) or float(len(timed)))
+    monkeypatch.setattr(LatentDiT, "compile_repeated_blocks", lambda self, **given: compiled.append(given))
+    sizes = ["--hidden_sizes", "64", "--batch_sizes", "2", "--depth", "1", "--rounds", "4", "--device", "cpu"]
+    path = tmp_path / "compilation.json"
     run_compiled.main(["--output", str(path), "--backend", "eager", *sizes])
-    results = json.loads(path.read_text())["compiled"]
+    rows = json.loads(path.read_text())["compilation"]["rows"]
     wanted = [(mode, name) for mode, names in run_paper_size.PRECISIONS.items() for name in names]
-    assert [(row["mode"], row["precision"]) for row in results["rows"]] == wanted
-    for row in results["rows"]:
-        lowest, highest = row["range"]
-        assert 0 < lowest <= row["speedup"] <= highest
+    assert [(row["mode"], row["precision"]) for row in rows] == wanted
+    assert compiled == [{"fullgraph": True, "backend": "eager"}] * len(wanted)  # one side of each row
+    assert rows[0]["seconds"] == {"plain": [1, 4, 5, 8], "compiled": [2, 3, 6, 7]}
+    assert rows[0]["range"] == [1 / 2, 4 / 3]
+    assert rows[0]["speedup"] == pytest.approx((5 / 6 + 8 / 7) / 2)
+
+
+def test_every_width_needs_a_batch_size(capsys):
     with pytest.raises(SystemExit):
-        run_compiled.main(["--output", str(path), "--hidden_sizes", "64", "128", "--batch_sizes", "2"])
+        run_compiled.main(["--hidden_sizes", "64", "128", "--batch_sizes", "2"])
+    assert "--batch_sizes" in capsys.readouterr().err

@@ -10,7 +10,11 @@ from ..tasks import Task, get_task
 
 @checked
 def answer_scores(
-    predictions: Sequence[str], references: Sequence[str], task: str | Task, prompts: Sequence[str] | None = None
+    predictions: Sequence[str],
+    references: Sequence[str],
+    task: str | Task,
+    prompts: Sequence[str] | None = None,
+    verdicts: Sequence[bool] | None = None,
 ) -> dict[str, float | int]:
     """Return `answer_accuracy`, `invalid_rate` and `num_problems`.
 
@@ -18,30 +22,30 @@ def answer_scores(
         predictions (`Sequence[str]`): what was written for each problem.
         references (`Sequence[str]`): the target texts, as many.
         task (`str` or [`Task`]): how an answer is read.
-        prompts (`Sequence[str]`, *optional*): the problems, as many; needed where a problem has more than one right answer,
-            so that the task has to see the problem to judge one ([`Task.is_correct`]), as in Countdown.
+        prompts (`Sequence[str]`, *optional*): the problems, as many; needed where a problem has several right answers, as
+            in Countdown, unless there are `verdicts`.
+        verdicts (`Sequence[bool]`, *optional*): whether each is right, where that was judged before.
 
     Raises:
         ValueError: for no or unequally many texts, an unknown task, a reference that the task cannot read, or no `prompts`
             where the task needs them.
     """
     task = _check(predictions, references, task)
+    for name, given in (("prompts", prompts), ("verdicts", verdicts)):
+        if given is not None and len(given) != len(predictions):
+            raise ValueError(f"`{name}` has to have one for each of {len(predictions)} texts, but has {len(given)}.")
+    if prompts is None and verdicts is None and task.has_several_right_answers:
+        raise ValueError(
+            f"`prompts` have to be given, since a problem of the task {task.name!r} has several right answers."
+        )
     answers = [task.parse_answer(text) for text in predictions]
     wanted = [task.parse_answer(text) for text in references]
-    if prompts is None and type(task).is_correct is not Task.is_correct:
-        raise ValueError(
-            f"`prompts` have to be given, since answers of the task {task.name!r} are judged by the problem."
-        )
-    if prompts is not None and len(prompts) != len(answers):
-        raise ValueError(
-            f"`prompts` has to hold as many texts as `predictions`, {len(answers)}, but holds {len(prompts)}."
-        )
-    if prompts is None:
-        right = [one == other for one, other in zip(answers, wanted, strict=True)]
-    else:
-        right = [task.is_correct(*each) for each in zip(predictions, prompts, wanted, strict=True)]
+    if verdicts is None and prompts is None:
+        verdicts = [one == other for one, other in zip(answers, wanted, strict=True)]
+    elif verdicts is None:
+        verdicts = [task.is_correct(*each) for each in zip(predictions, prompts, wanted, strict=True)]
     return {
-        "answer_accuracy": sum(right) / len(answers),
+        "answer_accuracy": sum(verdicts) / len(answers),
         "invalid_rate": answers.count(None) / len(answers),
         "num_problems": len(answers),
     }

@@ -103,6 +103,11 @@ class Task:
         """Return whether a written `text` answers `prompt`; the given `answer` is the right one, or one of them."""
         return self.parse_answer(text) == answer
 
+    @property
+    def has_several_right_answers(self) -> bool:
+        """Whether an answer is judged by the problem, since the given one is not the only right one."""
+        return type(self).is_correct is not Task.is_correct
+
     def partial_score(self, text: str, prompt: str, answer: str) -> float | None:
         """Return how much of a written `text` is right, from 0 to 1; `None` where an answer is right or wrong."""
         return None

@@ -95,8 +95,9 @@ def check_moments(mean: float, std: float, mean_within: float, std_within: tuple
     """
     if abs(mean) > mean_within or not std_within[0] <= std <= std_within[1]:
         raise ValueError(
-            f"The training latents have mean {mean:.3f} and standard deviation {std:.3f}, not about 0 and 1: the latent "
-            "statistics were fitted on other texts or another precision. Fit them again on these training texts."
+            f"The training latents have mean {mean:.3f} and standard deviation {std:.3f}, not about 0 and 1 (within "
+            f"{mean_within} of 0, between {std_within[0]} and {std_within[1]}): the latent statistics were fitted on other "
+            "texts or another precision. Fit them again on these training texts."
         )
 
 

@@ -61,8 +61,9 @@ def test_answers_that_the_problem_judges_need_it():
 
 def test_a_combination_hands_the_problems_on():
     combined = evaluate.combine([load_metric("answer_accuracy"), load_metric("chain_accuracy")])
-    given = {"predictions": PREDICTIONS, "references": REFERENCES, "task": "addition"}
-    assert combined.compute(**given, prompts=["3+3"] * len(PREDICTIONS)) == combined.compute(**given)
+    given = {"predictions": ["10+13-4", "4+15"], "references": ["13+10-4"] * 2, "task": "countdown"}
+    assert combined.compute(**given, prompts=["4,13,10=19"] * 2)["answer_accuracy"] == 0.5
+    assert combined.compute(**given, verdicts=[True, True])["answer_accuracy"] == 1.0
 
 
 def test_batches_add_up():

@@ -13,6 +13,7 @@ Args:
     references (`list[str]`): the target texts.
     task (`str` or `Task`): the task or its name, which says how an answer is read; "addition" by default.
     prompts (`list[str]`, *optional*): the problems; needed for tasks whose problems have several right answers.
+    verdicts (`list[bool]`, *optional*): whether each is right, where that was judged before; in place of `prompts`.
 Returns:
     answer_accuracy (`float`): share of right answers.
     invalid_rate (`float`): share of texts without a valid answer.
@@ -34,5 +35,5 @@ class AnswerAccuracy(evaluate.Metric):
             description=DESCRIPTION, citation="", inputs_description=INPUTS_DESCRIPTION, features=features
         )
 
-    def _compute(self, predictions, references, task="addition", prompts=None):
-        return answer_scores(predictions, references, task, prompts)
+    def _compute(self, predictions, references, task="addition", prompts=None, verdicts=None):
+        return answer_scores(predictions, references, task, prompts, verdicts)

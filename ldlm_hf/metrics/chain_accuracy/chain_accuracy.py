@@ -12,7 +12,7 @@ Args:
     predictions (`list[str]`): what was written for each problem, answer and chain.
     references (`list[str]`): the target texts.
     task (`str` or `Task`): the task or its name, which says what a valid chain is; "addition" by default.
-    prompts: not read, but may be given, since `evaluate.combine` hands every metric what any of them needs.
+    prompts, verdicts: not read, but may be given, since `evaluate.combine` hands every metric what any of them needs.
 Returns:
     exact_match (`float`): share of texts equal to their reference but for white space.
     step_accuracy (`float`): share of the reference steps that stand at their place.
@@ -35,5 +35,5 @@ class ChainAccuracy(evaluate.Metric):
             description=DESCRIPTION, citation="", inputs_description=INPUTS_DESCRIPTION, features=features
         )
 
-    def _compute(self, predictions, references, task="addition", prompts=None):
+    def _compute(self, predictions, references, task="addition", prompts=None, verdicts=None):
         return chain_scores(predictions, references, task)

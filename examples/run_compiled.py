@@ -4,10 +4,9 @@
         --output model_cards/ldlm-addition/results/compilation.json
 
 One block is compiled for all (`compile_repeated_blocks`), so that depth hardly matters. A row has the seconds of a plain
-training step or denoising step over those of one with compiled blocks, median and range over the rounds, which take turns
-in who goes first, and the seconds by the clock
-on the wall that compiling takes, anew each time. Weights are random; the clock of the steps is that of `run_paper_size.py`.
-On a CPU it needs a C++ compiler.
+training step or denoising step over those of one with compiled blocks, median and range over rounds in which they go first
+in turn, and the seconds by the clock on the wall that compiling takes, anew each time. Weights are random; the clock of the
+steps is that of `run_paper_size.py`. On a CPU it needs a C++ compiler.
 """
 
 from __future__ import annotations

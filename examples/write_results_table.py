@@ -216,6 +216,10 @@ def ablations(folder: Path, tables: Path) -> str:
         "planned_rows": {name: [row["name"] for row in section["rows"]] for name, section in plan.items()},
         "rows": rows,
         "tables": measured,
+        "means": {
+            name: {row["name"]: row["mean"] for row in table["rows"] if "mean" in row}
+            for name, table in measured.items()
+        },
         "rotations": runs_of(tables.parent / "tables" / "table4"),
         "three_operations_runs": runs_of(tables.parent / "tables" / "table3"),
         "baseline_sizes": [row["parameters"] for row in baselines if "parameters" in row],
@@ -223,11 +227,8 @@ def ablations(folder: Path, tables: Path) -> str:
         "decided": {name: steps[0]["share_final"] for name, steps in decisions.items()},
         "trial": json.loads(trial.read_text())["evaluation"] if trial.exists() else None,
     }
-    environment = Environment(trim_blocks=False, undefined=StrictUndefined)
-    environment.filters["zip"] = zip
-    return (
-        environment.from_string(TEMPLATE.read_text()).render(**context, percent=percent, titles=TITLES).rstrip() + "\n"
-    )
+    template = Environment(trim_blocks=False, undefined=StrictUndefined).from_string(TEMPLATE.read_text())
+    return template.render(**context, percent=percent, titles=TITLES).rstrip() + "\n"
 
 
 def runs_of(folder: Path) -> dict[str, dict]:

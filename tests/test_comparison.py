@@ -110,6 +110,16 @@ def test_rows_on_text_share_the_pipeline_that_their_recipe_makes(tmp_path, saved
     assert "| chance |  | 1" in make_tables.markdown({"table5": table}, "command")
 
 
+def test_an_encoder_that_fails_is_told_of_before_anything_is_trained(tmp_path, saved_pipeline, monkeypatch):
+    monkeypatch.setattr(run_comparison, "run_row", lambda *_: pytest.fail("a row was run"))
+    plans = plan(tmp_path, saved_pipeline)
+    encoder = {"model_type": str(tmp_path / "no-encoder"), "num_layers": 1}
+    plans["sections"]["text"] = {"seeds": [0], "bertscore": encoder, "rows": [{"name": "any"}]}
+    with pytest.raises(OSError, match="no-encoder"):
+        run_comparison.run_section(plans, "text", "command")
+    assert run_comparison.run_section(plans, "text", "command", partial=True, run=False)["rows"] == []
+
+
 def test_a_section_that_is_none_is_refused(tmp_path, saved_pipeline):
     with pytest.raises(ValueError, match="section"):
         run_comparison.run_section(plan(tmp_path, saved_pipeline), "two", "command")

@@ -149,7 +149,7 @@ class LatentReasoningPipeline(ReasoningPipeline):
         latents = self.prepare_latents(condition.shape, generator, latents, device)
         step_kwargs = {"generator": generator} if takes_generator(self.scheduler) else {}
         guidance = (guidance_scale, guidance_rescale, guidance_interval)
-        check_guidance(*guidance)
+        check_guidance(*guidance, self.denoiser.null_condition)
         self._num_timesteps = len(self.scheduler.timesteps)
         estimate, estimates = None, []
 

@@ -1,6 +1,7 @@
 """The pipeline: the contract of all pipelines, every scheduler, guidance, and bad input of all kinds."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -180,6 +181,19 @@ def test_a_solver_that_would_cut_the_prediction_in_two_is_refused():
 def test_an_interval_of_guidance_that_is_upside_down_is_refused():
     with pytest.raises(ValueError, match="guidance_interval"):
         tiny_pipeline()("1+2+3", num_inference_steps=1, guidance_scale=2.0, guidance_interval=(0.9, 0.1))
+
+
+def test_guidance_of_a_denoiser_that_never_went_without_a_prompt_is_warned_of(caplog):
+    pipeline = tiny_pipeline()
+    arguments = {"num_inference_steps": 1, "output_type": "latent"}
+    with caplog.at_level(logging.WARNING):
+        pipeline("1+2+3", **arguments, guidance_scale=2.0)
+        assert not caplog.text
+        torch.nn.init.zeros_(pipeline.denoiser.null_condition)  # as it begins and, with `condition_dropout` 0, stays
+        pipeline("1+2+3", **arguments)
+        assert not caplog.text
+        pipeline("1+2+3", **arguments, guidance_scale=2.0)
+    assert "condition_dropout" in caplog.text
 
 
 def test_parts_that_do_not_fit_are_refused():

@@ -7,6 +7,7 @@ can be broken off and taken up again. A row that was not run says so.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def main(
     text: str | None = None,
     bertscore: dict | None = None,
 ) -> dict:
-    """Make the tables that are asked for; write them to `output` and, as Markdown, beside it.
+    """Make the tables that are asked for; write them to `output`, beside those that it holds, and as Markdown beside it.
+
+    A table that cannot be made, for want of texts or since its runs are of other settings, stays as it is in `output`.
 
     Args:
         output (`Path`): JSON file to write.
@@ -42,7 +45,7 @@ def main(
         command (`str`): what called this.
         run (`bool`, *optional*, defaults to `True`): run what is missing, or only write down what is there.
         text (`str`, *optional*): file, folder or Hub id of the texts of Tables 5 and 6; C4 by default.
-        bertscore (`dict`, *optional*): arguments of that metric; `roberta-large` of the Hub by default.
+        bertscore (`dict`, *optional*): arguments of that metric; that of the plan, `roberta-large` of the Hub, by default.
 
     Raises:
         ValueError: for a table that the paper has not.
@@ -51,20 +54,22 @@ def main(
     if unknown:
         raise ValueError(f"`--tables` has to be among {list(PUBLISHED_TABLES)}, but holds {unknown}.")
     plan = read_recipe(PLAN)
+    changes = {} if text is None else {"task": f"continuation:{text}"}
+    changes |= {} if bertscore is None else {"bertscore": bertscore}
     for section in plan["sections"].values():
-        if section["task"] == "continuation":
-            section["task"] = "continuation" if text is None else f"continuation:{text}"
-            section["bertscore"] = bertscore or {}
-    tables = {}
+        section.update(changes if section["task"] == "continuation" else {})
+    tables = json.loads(output.read_text())["tables"] if output.exists() else {}
     for name in names or PUBLISHED_TABLES:
         ours = None
         if name in plan["sections"]:
             try:
                 ours = run_section(plan, name, command, partial=True, run=run)
             except (OSError, OtherSettingsError) as error:  # no Hub, or rows of other texts: this table alone
-                print(f"{name} was not run: {error}", file=sys.stderr)
-                ours = run_section(plan, name, command, partial=True, run=False)
+                print(f"{name} {'stays as it was' if name in tables else 'was not run'}: {error}", file=sys.stderr)
+                if name in tables:
+                    continue
         tables[name] = make_table(PUBLISHED_TABLES[name], ours)
+    tables = {name: tables[name] for name in PUBLISHED_TABLES if name in tables}
     results = {"tables": tables, "command": command, "environment": environment()}
     write_results(output, results)
     output.with_suffix(".md").write_text(markdown(tables, command))

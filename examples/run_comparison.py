@@ -8,8 +8,8 @@ A plan is a YAML file of sections; a section is a list of rows and what they sha
 only evaluates a `pipeline`, once for each seed, or the texts that scores of generated ones are read against (`TEXTS`). If
 there is no `pipeline` yet, but a `recipe` for it, that is trained first. Under `variants` it lists further ways to sample.
 Every run writes its own JSON file and is not repeated if that is there, so a comparison can be broken off, taken up again
-and divided among processes with `--seeds` and `--rows`; a file that other settings made is refused, not mixed in. When all
-runs of a section are there, its results are written.
+and divided among processes with `--seeds` and `--rows`; a file that other settings or other weights made is refused, not
+mixed in. When all runs of a section are there, its results are written.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import re
 import shlex
 import shutil
 import sys
+from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
@@ -90,10 +91,10 @@ def run_section(
     }
     paths = {key: folder.with_suffix(".json") for key, folder in folders.items()}
     asked = [key for key in paths if (rows is None or key[0] in rows) and (seeds is None or key[1] in seeds)]
-    wanted = asked if run else []
-    for number, seed in wanted:
+    for number, seed in asked:
         if other := other_settings(paths[number, seed], every_row[number]):
             raise OtherSettingsError(f"{other} Delete it to run the row anew, or give the plan another `output_dir`.")
+    wanted = asked if run else []
     missing = [number for number, seed in wanted if not paths[number, seed].exists()]
     for encoder in {json.dumps(row["bertscore"]) for row in map(every_row.__getitem__, missing) if "bertscore" in row}:
         bert_scores(["a"], ["a"], **json.loads(encoder))  # one that fails is told of before anything is trained
@@ -123,16 +124,17 @@ def run_section(
 
 def other_settings(path: Path, row: dict) -> str | None:
     """Return in what the run in `path` differs from what the row says now; `None` if in nothing, or there is none."""
-    found = json.loads(path.read_text()).get("settings") if path.exists() else None
-    wanted = settings_of(row)
-    if found is None or found == wanted:
+    if not path.exists():
+        return None
+    found, wanted = json.loads(path.read_text()).get("settings", {}), settings_of(row)
+    if found == wanted:
         return None
     changed = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
     return f"{path} was made with other settings of {changed} than the plan has now for the row {row['name']!r}."
 
 
 def settings_of(row: dict) -> dict:
-    """Return all that a run of the row depends on but its seed, with the recipe as it reads now."""
+    """Return all that a run of the row depends on but its seed, with recipe and stored weights as they are now."""
     system = row.get("system", "denoiser")
     keys = ["system", "task", "task_arguments", "num_problems", "bertscore"]
     if system in BASELINES:
@@ -145,7 +147,21 @@ def settings_of(row: dict) -> dict:
         settings["recipe"] = recipe_values(row, 0, Path(row["recipe"]))
     elif system not in (*BASELINES, "other_targets"):
         settings["pipeline"] = pipeline_values(row) if "recipe" in row else row["pipeline"]
+    if "pipeline" in settings and "recipe" not in row:
+        settings["weights"] = digest_of_weights(Path(row["pipeline"]), trains_denoiser=system == "denoiser")
     return json.loads(json.dumps(settings))
+
+
+def digest_of_weights(pipeline: Path, trains_denoiser: bool) -> str:
+    """Return twelve hexadecimal digits that tell apart what rows take from a stored pipeline.
+
+    That is all its weights, or those of the autoencoder and the sizes of the denoiser, if a new one is trained.
+    """
+    files = [*pipeline.glob("autoencoder/*.safetensors"), pipeline / "denoiser" / "config.json"]
+    digest = sha256()
+    for path in sorted(files if trains_denoiser else pipeline.glob("*/*.safetensors")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def run_row(row: dict, seed: int, folder: Path) -> dict:
@@ -168,7 +184,7 @@ def run_row(row: dict, seed: int, folder: Path) -> dict:
         return {**results, **scores(records, task, row), "seconds": round(perf_counter() - started, 1), "seed": seed}
     if system == "recipe":
         pipeline, stages = train_recipe(read_section(LatentReasoningRecipe, recipe_values(row, seed, folder)))
-        record = stages["denoiser"]
+        record = {**stages["denoiser"], "exact_reconstruction": stages["autoencoder"]["exact_reconstruction"]}
     else:
         pipeline = load_pipeline(row)
         trained = system == "denoiser"
@@ -248,7 +264,7 @@ def sample(pipeline: LatentReasoningPipeline, row: dict, task: Task, seed: int, 
 def scores(records: list, task: Task, row: dict) -> dict:
     """Return the figures of a run: of lists, its accuracy by kind of problem alone."""
     summary = summarize(records, task, row.get("bertscore"))
-    judged_by = {"bertscore": row["bertscore"]} if row.get("bertscore") else {}
+    judged_by = {"bertscore": row["bertscore"]} if "bertscore" in row else {}
     kept = {name: value for name, value in summary.items() if name == "by_kind" or not isinstance(value, list)}
     return {**kept, **judged_by}
 
@@ -269,7 +285,8 @@ def pipeline_values(row: dict) -> dict:
 
 def without_log(record: dict) -> dict:
     """Return a stage's record without its log and what depends on the machine."""
-    return {key: record[key] for key in ("steps", "best_step", "batch_size", "train_loss") if key in record}
+    kept = ("steps", "best_step", "batch_size", "train_loss", "exact_reconstruction")
+    return {key: record[key] for key in kept if key in record}
 
 
 def collect(rows: list[dict], runs: dict[tuple[int, int], dict]) -> list[dict]:

@@ -1,6 +1,7 @@
 """Comparisons and tables: every system trains and is scored, runs are not repeated, lines are counted right."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from ldlm_hf.ldlm.published import PUBLISHED_TABLES, published_of
 from ldlm_hf.ldlm.recipe import LatentReasoningRecipe
 from ldlm_hf.ldlm.recipe_baseline import SYSTEMS as BASELINES
 from ldlm_hf.training import merge_recipes, read_section
-from tests.tiny import tiny_pipeline
+from tests.tiny import tiny_autoencoder, tiny_denoiser, tiny_pipeline
 
 
 STEPS = {"max_steps": 2, "per_device_train_batch_size": 8, "disable_tqdm": True, "logging_steps": 1}
@@ -77,6 +78,7 @@ def test_every_system_is_trained_and_scored_and_no_run_is_repeated(tmp_path, sav
     written = json.loads((tmp_path / "runs" / "results" / "one.json").read_text())
     assert written["one"] == json.loads(json.dumps(results))
     assert not [path for path in (tmp_path / "runs" / "one").iterdir() if path.is_dir()]  # checkpoints are gone
+    assert "exact_reconstruction" in json.loads((tmp_path / "runs" / "one" / "all-stages-0.json").read_text())
 
 
 def test_rows_on_text_share_the_pipeline_that_their_recipe_makes(tmp_path, saved_pipeline):
@@ -180,11 +182,37 @@ def test_a_run_of_other_settings_is_refused_before_any_run(tmp_path, saved_pipel
     with pytest.raises(ValueError, match=r"t-50-0.json.*num_problems"):
         run_comparison.run_section(plans, "one", "command", rows=[3, 1], seeds=[0, 1])
     assert {path: path.read_bytes() for path in (tmp_path / "runs" / "one").glob("*.json")} == before
-    left = run_comparison.run_section(plans, "one", "command", partial=True, run=False)
-    assert left["rows"] == []  # what is there answered three problems
+    with pytest.raises(ValueError, match="num_problems"):  # what is there answered three problems
+        run_comparison.run_section(plans, "one", "command", partial=True, run=False)
     plans["sections"]["one"]["num_problems"] = 3
     plans["shared"]["num_parameters"] = 30_000  # what a row does not read does not count
     run_comparison.run_section(plans, "one", "command", rows=[0, 1, 2], seeds=[0])
+
+
+def test_a_run_of_other_weights_is_refused(tmp_path, saved_pipeline):
+    plans = plan(tmp_path, shutil.copytree(saved_pipeline, tmp_path / "retrained"))
+    run_comparison.run_section(plans, "one", "command", rows=[0, 1], seeds=[0])
+    tiny_pipeline(denoiser=tiny_denoiser(seed=1)).save_pretrained(tmp_path / "retrained")
+    run_comparison.run_section(plans, "one", "command", rows=[1], seeds=[0])  # it has the autoencoder alone from there
+    with pytest.raises(ValueError, match=r"as-saved-0.json.*\['weights'\]"):
+        run_comparison.run_section(plans, "one", "command", rows=[0], seeds=[0])
+    tiny_pipeline(autoencoder=tiny_autoencoder(seed=1)).save_pretrained(tmp_path / "retrained")
+    with pytest.raises(ValueError, match=r"t-50-0.json.*\['weights'\]"):
+        run_comparison.run_section(plans, "one", "command", rows=[1], seeds=[0])
+
+
+def test_a_table_whose_runs_are_of_other_settings_stays_as_it_is(monkeypatch, tmp_path, saved_pipeline):
+    plans = plan(tmp_path, saved_pipeline)
+    rows = plans["sections"].pop("one")["rows"]
+    plans["sections"] = {"table1": {"task": "addition", "rows": rows[:1], "seeds": [0]}}
+    monkeypatch.setattr(make_tables, "read_recipe", lambda path: plans)
+    output = tmp_path / "tables.json"
+    before = make_tables.main(output, ["table1"], "first")["tables"]
+    plans["shared"]["num_problems"] = 4
+    assert make_tables.main(output, ["table1", "table2"], "second")["tables"] == {
+        **before,
+        "table2": make_tables.make_table(PUBLISHED_TABLES["table2"], None),
+    }
 
 
 def test_a_shipped_pipeline_says_so_and_how_long_it_was_trained(tmp_path, saved_pipeline):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from run_comparison import OtherSettingsError, run_section  # beside this script
 
-from ldlm_hf.evaluation import baselines_of_chance, environment, write_results
+from ldlm_hf.evaluation import environment, write_results
 from ldlm_hf.ldlm.published import PUBLISHED_TABLES, PublishedTable
+from ldlm_hf.splits import baselines_of_chance
 from ldlm_hf.tasks import get_task
 from ldlm_hf.training import read_recipe
 
@@ -22,7 +23,8 @@ from ldlm_hf.training import read_recipe
 PLAN = Path(__file__).parent / "recipes" / "ldlm" / "tables.yaml"
 NOTES = """The published figures are of BART-base with a denoiser 768 wide; what is ours was trained from scratch and has as many
 parameters as its row says, BART and all. Rows go by the paper's names: what they change is as in the paper, not their size.
-Reasoners sample in 20 steps whatever T they were trained with. Of a shipped checkpoint there is one set of weights, and the
+In Table 3 all that is ours but the rows that say otherwise trains on further problems, with a number of two digits in the
+brackets; the test is the same. Reasoners sample in 20 steps whatever T they were trained with. Of a shipped checkpoint there is one set of weights, and the
 standard error is over seeds of the sampling noise; every other row was trained anew under each of its seeds, and has no
 standard error if that was one. The error of drawing other held-out problems is not in it."""
 

@@ -313,7 +313,8 @@ def line(name: str, results: list[dict], metric: str) -> dict:
     figures = {
         key: results[0][key] for key in ("parameters", "num_problems", "batch_size", "bertscore") if key in results[0]
     }
-    figures |= {"steps": [result["steps"] for result in results]} if "steps" in results[0] else {}
+    for key in ("steps", "exact_reconstruction"):  # by seed
+        figures |= {key: [result[key] for result in results]} if all(key in result for result in results) else {}
     seconds = sum(result["seconds"] for result in results) / len(results)
     return {
         "name": name,

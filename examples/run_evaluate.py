@@ -39,12 +39,10 @@ from transformers import HfArgumentParser
 from ldlm_hf import LatentReasoningPipeline, get_task
 from ldlm_hf.evaluation import (
     EvalRecord,
-    baselines_of_chance,
     count_parameters,
     environment,
     evaluate_pipeline,
     load_pipeline,
-    split_overlap,
     summarize,
     write_results,
 )
@@ -52,6 +50,7 @@ from ldlm_hf.ldlm.supported_schedulers import DOCUMENTED_SCHEDULERS, make_sample
 from ldlm_hf.metrics.bert_score import bert_scores
 from ldlm_hf.pipeline import ReasoningPipeline
 from ldlm_hf.sharded_evaluation import Evaluation, evaluate_sharded, join_processes, num_inference_steps_of, own_device
+from ldlm_hf.splits import baselines_of_chance, split_overlap
 from ldlm_hf.tasks import SPLITS, Problem, Task
 
 

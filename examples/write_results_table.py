@@ -19,6 +19,8 @@ from make_ladir_tables import hand_out_latents
 from ldlm_hf.evaluation import write_results
 from ldlm_hf.model_card import load_results, percent, write_model_card
 from ldlm_hf.plots import plot_accuracy
+from ldlm_hf.splits import share_of_known_targets
+from ldlm_hf.tasks import get_task
 from ldlm_hf.training import read_recipe
 from ldlm_hf.vote_plots import plot_seconds, plot_votes, plot_work
 
@@ -55,6 +57,8 @@ def main() -> None:
     hand_out_tables(ROOT / "results" / "tables.json", cards)
     for section, card in SIZES.items():
         draw_sizes(ROOT / "results" / "ablations" / "results" / f"{section}.json", cards / card)
+    for card in shipped(cards):
+        hand_out_targets(card)
     hand_out_speed(ROOT / "results" / "llada" / "benchmark.json", cards)
     hand_out_baselines(ROOT / "results" / "llada" / "results", cards)
     hand_out_reinforcement(ROOT / "results" / "d1", cards / "d1-sudoku-4x4")
@@ -159,15 +163,16 @@ def draw_sizes(section: Path, card: Path) -> None:
         return
     study = json.loads(section.read_text())[section.stem]
     points = [
-        {"answer_accuracy": row["mean"], **{key: row[key] for key in ("parameters", "num_problems")}}
+        {"answer_accuracy": row["mean"], **{key: row[key] for key in ("parameters", "num_problems", "standard_error")}}
         for row in study["rows"]
     ]
     place = "figures/accuracy_against_parameters.png"
-    plot_accuracy(points, card / place, against="parameters", label="parameters")
+    chance = {"chance": load_results(card / "results")["chance"]}
+    plot_accuracy(points, card / place, chance, against="parameters", label="parameters")
     figures = json.loads((card / "results" / "figures.json").read_text())["figures"]
     seeds = min(len(row["accuracies"]) for row in study["rows"])
-    mean = f", mean over {seeds} seeds" if seeds > 1 else ""
-    title = f"Accuracy against parameters{mean} after {study['steps']:,} steps of {study['batch_size']}"
+    trainings = f"mean and standard error over {seeds} seeds" if seeds > 1 else "one training each"
+    title = f"Accuracy against parameters, {trainings}, after {study['steps']:,} steps of {study['batch_size']}"
     others = {name: path for name, path in figures.items() if path != place}
     write_results(card / "results" / "figures.json", {"figures": {**others, title: place}})
 
@@ -183,6 +188,28 @@ def hand_out_tables(tables: Path, model_cards: Path) -> None:
             if table["task"] == task:
                 table = {**table, "number": name.removeprefix("table"), "command": results["command"]}
                 write_results(card / "results" / "table.json", {"table": table, "environment": results["environment"]})
+
+
+def hand_out_targets(card: Path) -> None:
+    """Write into the results of a latent-diffusion reasoner how many held-out targets its training problems have, too."""
+    results = load_results(card / "results")
+    recipe = results.get("recipe") or {}
+    if results.get("system") != "latent_diffusion" or recipe.get("task") is None:
+        return
+    arguments, further = recipe.get("task_arguments") or {}, recipe.get("denoiser_task_arguments") or {}
+    task = get_task(recipe["task"], **arguments)
+    test, train = (task.to_dataset(split) for split in ("test", "train"))
+    known = {"share": share_of_known_targets(train, test), "training_problems": len(train), "further_share": None}
+    if further:
+        more = get_task(recipe["task"], **{**arguments, **further}).to_dataset("train")
+        alike = dict(
+            zip(more["target"], more["prompt"], strict=True)
+        )  # by target: the last, which is a further problem
+        pairs = [(row["prompt"], alike[row["target"]]) for row in test if row["target"] in alike]
+        example = next(pair for pair in pairs if pair[1] not in set(train["prompt"]))
+        known |= {"further_share": share_of_known_targets(more, test), "further_training_problems": len(more)}
+        known["example"] = dict(zip(("held_out", "further"), example, strict=True))
+    write_results(card / "results" / "targets.json", {"known_targets": known})
 
 
 def shipped(model_cards: Path) -> list[Path]:
@@ -225,6 +252,7 @@ def ablations(folder: Path, tables: Path) -> str:
         "baseline_sizes": [row["parameters"] for row in baselines if "parameters" in row],
         "comparison": load_results(cards / "ldlm-addition" / "results").get("comparison"),
         "decided": {name: steps[0]["share_final"] for name, steps in decisions.items()},
+        "known_targets": curves["ldlm-three-operations"]["known_targets"],
         "trial": json.loads(trial.read_text())["evaluation"] if trial.exists() else None,
     }
     template = Environment(trim_blocks=False, undefined=StrictUndefined).from_string(TEMPLATE.read_text())

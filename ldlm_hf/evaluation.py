@@ -283,16 +283,6 @@ def mean_and_standard_error(values: Sequence[float]) -> tuple[float, float | Non
     return statistics.fmean(values), error
 
 
-@checked
-def baselines_of_chance(train_answers: Sequence[str], test_answers: Sequence[str]) -> dict[str, float]:
-    """Return the accuracy of a uniform guess among the training answers, and of always the most frequent one."""
-    if not len(train_answers) or not len(test_answers):
-        raise ValueError("`train_answers` and `test_answers` have to hold at least one answer each.")
-    counts = Counter(train_answers)
-    favourite = min(counts, key=lambda answer: (-counts[answer], answer))  # ties do not depend on the order
-    return {"chance": 1 / len(counts), "majority": list(test_answers).count(favourite) / len(test_answers)}
-
-
 def check_problems(dataset: Dataset, batch_size: int) -> None:
     """Raise `ValueError` for an empty data set, one that lacks a column, or a `batch_size` below 1."""
     missing = [name for name in ("prompt", "target", "answer") if name not in dataset.column_names]
@@ -307,15 +297,6 @@ def check_problems(dataset: Dataset, batch_size: int) -> None:
 def count_parameters(model: torch.nn.Module) -> int:
     """Return the number of parameters of a model, shared ones once."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-@checked
-def split_overlap(train: Dataset, test: Dataset) -> int:
-    """Return how many test prompts are training prompts too; anything but 0 voids a result."""
-    for name, dataset in (("train", train), ("test", test)):
-        if "prompt" not in dataset.column_names:
-            raise ValueError(f"`{name}` has to have the column 'prompt', but has {dataset.column_names}.")
-    return len(set(test["prompt"]) & set(train["prompt"]))
 
 
 def environment() -> dict:

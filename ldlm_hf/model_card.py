@@ -7,7 +7,8 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
 * `model_name`, `task`, `evaluation` {answer_accuracy, standard_error, exact_match, step_accuracy, consistency,
   invalid_rate, num_problems, by_steps[{steps, answer_accuracy, num_problems}], num_inference_steps, guidance_scale,
   scheduler, seed, dtype, split, command}
-* `parameters` {autoencoder, denoiser, total}; `chance`, `majority`, `split_overlap`
+* `parameters` {autoencoder, denoiser, total}; `chance`, `majority`, `split_overlap`; `known_targets` {share, training_problems,
+  further_share or none, further_training_problems, example {held_out, further}}: of held-out problems, see `splits.py`
 * `training` {stages[{name, steps, batch_size, seconds, parameters}], total_seconds, machine, command}; `recipe`
 * `reconstruction` {exact_match, num_texts}; `decodability` [{noise, exact_match}]
 * `steps_curve` [{scheduler, num_inference_steps, answer_accuracy, num_problems}]
@@ -193,7 +194,17 @@ def _check_texts(name: str, value: object) -> None:
 
 def _with_defaults(results: dict) -> dict:
     keys = (
-        *("parameters", "chance", "majority", "split_overlap", "training", "recipe", "reconstruction", "decodability"),
+        *(
+            "parameters",
+            "chance",
+            "majority",
+            "split_overlap",
+            "known_targets",
+            "training",
+            "recipe",
+            "reconstruction",
+            "decodability",
+        ),
         *(
             "table",
             "vote_curve",

@@ -27,7 +27,8 @@ def plot_accuracy(
     """Draw accuracy against denoising steps, training steps or parameters.
 
     Args:
-        curve (`list[dict]`): points with the keys `answer_accuracy`, `num_problems` and the one it is drawn against.
+        curve (`list[dict]`): points with the keys `answer_accuracy`, `num_problems`, the one it is drawn against, and
+            where there is one `standard_error`, in place of that of a share of `num_problems`.
         path (`str` or `Path`): PNG file to write.
         baseline (`dict[str, float]`, *optional*): further accuracies by name, drawn as lines.
         against (`str`, *optional*, defaults to `"num_inference_steps"`): key of the horizontal axis.
@@ -47,7 +48,7 @@ def plot_accuracy(
         points = [point for point in curve if point.get("scheduler", "") == name]
         points.sort(key=lambda point: point[against])
         accuracies = [point["answer_accuracy"] for point in points]
-        errors = [math.sqrt(p * (1 - p) / point["num_problems"]) for p, point in zip(accuracies, points, strict=True)]
+        errors = [_standard_error(point) for point in points]
         places = [point[against] for point in points]
         percent = [100 * accuracy for accuracy in accuracies]
         style = {"marker": "o", "color": color, "linewidth": 2, "capsize": 3, "label": name}
@@ -70,6 +71,12 @@ def plot_accuracy(
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=MUTED, alpha=0.25)
     figure.savefig(path, dpi=150)
+
+
+def _standard_error(point: dict) -> float:
+    if (error := point.get("standard_error")) is not None:
+        return error
+    return math.sqrt(point["answer_accuracy"] * (1 - point["answer_accuracy"]) / point["num_problems"])
 
 
 def plot_decoding_trajectory(trajectory: list[tuple[int, str]], path: str | Path, prompt: str = "") -> None:

@@ -30,6 +30,7 @@ ALLOWED = {  # who may import whom, beside itself
     "sharded_evaluation": (*BASE, "training", *ROOMS, "evaluation"),
     "model_card": (*BASE, "training", *ROOMS, "evaluation"),
     "plots": BASE,
+    "splits": BASE,
     "vote_plots": (*BASE, "plots"),
     "reward_plots": (*BASE, "plots"),
     "votes": (*BASE, "vote_plots"),  # a table of votes draws itself

@@ -14,11 +14,9 @@ from examples import run_evaluate
 from ldlm_hf import LatentReasoningPipeline, evaluation
 from ldlm_hf.evaluation import (
     EvalRecord,
-    baselines_of_chance,
     environment,
     evaluate_pipeline,
     mean_and_standard_error,
-    split_overlap,
     summarize,
     write_results,
 )
@@ -147,20 +145,6 @@ def test_the_standard_error_is_that_of_the_mean_over_seeds():
     assert mean_and_standard_error([0.9]) == (0.9, None)
     with pytest.raises(ValueError, match="values"):
         mean_and_standard_error([])
-
-
-def test_chance_and_majority_are_taken_from_the_training_answers():
-    assert baselines_of_chance(["7", "7", "8", "9"], ["7", "8", "8", "8"]) == {"chance": 1 / 3, "majority": 0.25}
-    ties = [baselines_of_chance(answers, ["7"])["majority"] for answers in (["8", "7"], ["7", "8"])]
-    assert ties[0] == ties[1]
-    with pytest.raises(ValueError, match="test_answers"):
-        baselines_of_chance(["7"], [])
-
-
-def test_shared_prompts_are_counted():
-    one, other = (Dataset.from_dict({"prompt": prompts}) for prompts in (["a", "b", "c"], ["c", "d", "c"]))
-    assert split_overlap(one, other) == 1
-    assert split_overlap(tiny_problems("train", None), tiny_problems("test", None)) == 0
 
 
 def test_the_environment_names_versions_and_is_plain_json():

@@ -29,6 +29,14 @@ def test_accuracy_against_steps_is_drawn(tmp_path, accuracies):
     assert size_of_png(tmp_path / "curve.png")[0] > 800
 
 
+def test_a_given_standard_error_is_drawn_in_place_of_that_of_a_share(tmp_path):
+    point = {"num_inference_steps": 5, "answer_accuracy": 0.9, "num_problems": 100}  # 0.03, as a share
+    for name, errors in {"none": {}, "same": {"standard_error": 0.03}, "larger": {"standard_error": 0.05}}.items():
+        plot_accuracy([{**point, **errors}], tmp_path / name)
+    none, same, larger = ((tmp_path / f"{name}.png").read_bytes() for name in ("none", "same", "larger"))
+    assert none == same != larger
+
+
 @pytest.mark.parametrize(
     "texts",
     [["", "", ""], ["", "14", FINAL], ["3 8+2 10+4+1 1 1 1 1 1", FINAL], [FINAL]],

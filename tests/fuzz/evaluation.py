@@ -13,9 +13,9 @@ from ldlm_hf.evaluation import (
     decoding_trajectory,
     evaluate_pipeline,
     record_texts,
-    split_overlap,
     summarize,
 )
+from ldlm_hf.splits import share_of_known_targets, split_overlap
 from tests.tiny import tiny_problems, tiny_task
 
 from .entry_points import EntryPoint
@@ -162,6 +162,13 @@ ENTRIES = [
         split_overlap,
         st.fixed_dictionaries({"train": mostly(PROBLEMS, OTHER_PROBLEMS), "test": PROBLEMS}),
         lambda found, _: found >= 0,
+        share=0.3,
+    ),
+    EntryPoint(
+        "share_of_known_targets",
+        share_of_known_targets,
+        st.fixed_dictionaries({"train": mostly(PROBLEMS, OTHER_PROBLEMS), "test": PROBLEMS}),
+        lambda found, _: 0 <= found <= 1,
         share=0.3,
     ),
 ]

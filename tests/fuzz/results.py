@@ -12,12 +12,12 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from ldlm_hf.evaluation import (
-    baselines_of_chance,
     load_pipeline,
     mean_and_standard_error,
     write_results,
 )
 from ldlm_hf.model_card import load_results, percent, render_model_card
+from ldlm_hf.splits import baselines_of_chance
 
 from .entry_points import EntryPoint
 from .strategies import numbers, texts, words

@@ -8,7 +8,7 @@ import torch
 
 from ldlm_hf import AutoencoderTrainingArguments, DenoiserTrainingArguments, LatentDiT, LatentReasoningPipeline
 from ldlm_hf.ldlm.recipe import LatentReasoningRecipe, bart_of_size, load_problems, make_scheduler, train_recipe
-from ldlm_hf.ldlm.recipe_baseline import BaselineRecipe
+from ldlm_hf.ldlm.recipe_baseline import BaselineRecipe, train_baseline
 from ldlm_hf.training import ReproducibleTrainingArguments, read_recipe, read_section, recipe_names
 from tests.tiny import tiny_problems, tiny_tokenizer
 
@@ -190,6 +190,28 @@ def test_the_appendix_has_every_training_that_the_paper_lists():
     wide = read_recipe(RECIPES / "a1_architecture_cross_attention")
     assert (wide["denoiser"]["diffusion_length"], wide["autoencoder"]["latent_length"]) == (32, 8)
     assert (wide["denoiser"]["hidden_size"], wide["denoiser"]["num_layers"]) == (768, 12)
+
+
+@pytest.mark.parametrize("name", ["a3_diffusion_length_64", "a5_rotation_encoder_decoder", "a5_rotation_t4000"])
+def test_recipes_of_the_appendix_train_at_the_tiny_preset(name, tmp_path):
+    words = [f"w{i % 97}" for i in range(1600)]  # for recipes on text, in documents of two chunks of 128 words
+    (tmp_path / "texts.txt").write_text("\n\n".join(" ".join(words[i : i + 270]) for i in range(200)))
+    values = read_recipe(RECIPES / name, preset="tiny")
+    if values["task"] == "continuation":
+        values["task"] += f":{tmp_path / 'texts.txt'}"
+    for section in ("seq2seq_training", "autoencoder_training", "denoiser_training", "baseline_training"):
+        steps = {"max_steps": 1, "warmup_steps": 0, "per_device_train_batch_size": 2, "disable_tqdm": True}
+        values[section] = {**values.get(section, {}), **steps, "eval_strategy": "no", "load_best_model_at_end": False}
+    values["output_dir"] = str(tmp_path)
+    del values["evaluation"]
+    if values.pop("system", None) == "sequence_to_sequence":
+        plan = read_section(BaselineRecipe, {**fields_of(BaselineRecipe, values), "early_stopping_patience": None})
+        assert train_baseline(plan)[2]["steps"] == 1
+    else:
+        pipeline, _ = train_recipe(read_section(LatentReasoningRecipe, fields_of(LatentReasoningRecipe, values)))
+        config = pipeline.denoiser.config
+        assert {key: config[key] for key in values["denoiser"]} == values["denoiser"]
+        assert pipeline.scheduler.config.num_train_timesteps == values["scheduler"]["num_train_timesteps"]
 
 
 def test_a_name_that_is_no_recipe_says_what_there_is():

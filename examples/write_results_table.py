@@ -253,6 +253,9 @@ def ablations(folder: Path, tables: Path) -> str:
         "comparison": load_results(cards / "ldlm-addition" / "results").get("comparison"),
         "decided": {name: steps[0]["share_final"] for name, steps in decisions.items()},
         "known_targets": curves["ldlm-three-operations"]["known_targets"],
+        "three_operations_curve": {
+            point["training_steps"]: point for point in curves["ldlm-three-operations"]["training_curve"]
+        },
         "trial": json.loads(trial.read_text())["evaluation"] if trial.exists() else None,
     }
     template = Environment(trim_blocks=False, undefined=StrictUndefined).from_string(TEMPLATE.read_text())

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_ROWS = 40
+MAX_TICKS = 10
 INK, MUTED, GOOD, BAD = "#1f2933", "#9aa5b1", "#1b7f4d", "#c2410c"
 COLORS = (GOOD, "#2563eb", BAD, "#7c3aed")
 
@@ -61,7 +62,8 @@ def plot_accuracy(
             name, (steps[-1], 100 * accuracy), xytext=(0, 3), textcoords="offset points", ha="right", color=MUTED
         )
     axes.set_xscale("log" if logarithmic else "linear")
-    axes.set_xticks(steps, [f"{step:,}" for step in steps])
+    shown = ticks(steps)
+    axes.set_xticks(shown, [f"{step:,}" for step in shown])
     axes.minorticks_off()
     lowest = min(100 * value for value in [*(point["answer_accuracy"] for point in curve), *(baseline or {}).values()])
     axes.set_ylim(max(0, lowest - 5), 101)  # so that differences within the error do not look like effects
@@ -71,6 +73,11 @@ def plot_accuracy(
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=MUTED, alpha=0.25)
     figure.savefig(path, dpi=150)
+
+
+def ticks(places: list[int]) -> list[int]:
+    """Return so few of the places, evenly drawn and the last among them, that their labels do not run into each other."""
+    return places[::-1][:: math.ceil(len(places) / MAX_TICKS)][::-1]
 
 
 def _standard_error(point: dict) -> float:

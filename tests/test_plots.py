@@ -8,6 +8,7 @@ from ldlm_hf.plots import (
     plot_answer_decision,
     plot_cost_model,
     plot_decoding_trajectory,
+    ticks,
 )
 
 
@@ -35,6 +36,11 @@ def test_a_given_standard_error_is_drawn_in_place_of_that_of_a_share(tmp_path):
         plot_accuracy([{**point, **errors}], tmp_path / name)
     none, same, larger = ((tmp_path / f"{name}.png").read_bytes() for name in ("none", "same", "larger"))
     assert none == same != larger
+
+
+def test_an_axis_names_few_enough_of_its_places():
+    assert ticks([1, 5, 20]) == [1, 5, 20]
+    assert ticks(list(range(500, 12_001, 500))) == list(range(1500, 12_001, 1500))
 
 
 @pytest.mark.parametrize(

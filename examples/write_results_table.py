@@ -207,7 +207,7 @@ def hand_out_targets(card: Path) -> None:
         )  # by target: the last, which is a further problem
         pairs = [(row["prompt"], alike[row["target"]]) for row in test if row["target"] in alike]
         example = next(pair for pair in pairs if pair[1] not in set(train["prompt"]))
-        known |= {"further_share": share_of_known_targets(more, test), "further_training_problems": len(more)}
+        known |= {"further_share": share_of_known_targets(more, test), "further_problems": len(more) - len(train)}
         known["example"] = dict(zip(("held_out", "further"), example, strict=True))
     write_results(card / "results" / "targets.json", {"known_targets": known})
 

@@ -8,7 +8,7 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
   invalid_rate, num_problems, by_steps[{steps, answer_accuracy, num_problems}], num_inference_steps, guidance_scale,
   scheduler, seed, dtype, split, command}
 * `parameters` {autoencoder, denoiser, total}; `chance`, `majority`, `split_overlap`; `known_targets` {share, training_problems,
-  further_share or none, further_training_problems, example {held_out, further}}: of held-out problems, see `splits.py`
+  further_share or none, further_problems, example {held_out, further}}: of held-out problems, see `splits.py`
 * `training` {stages[{name, steps, batch_size, seconds, parameters}], total_seconds, machine, command}; `recipe`
 * `reconstruction` {exact_match, num_texts}; `decodability` [{noise, exact_match}]
 * `steps_curve` [{scheduler, num_inference_steps, answer_accuracy, num_problems}]
@@ -31,8 +31,8 @@ The files in a `results/` folder are merged; the keys a card knows, each optiona
   …}}, `ladir_speed`: of latent reasoners in blocks, see `examples/run_ladir_study.py` and `run_ladir_benchmark.py`
 * `studies` {name: {title, rows, gate, single_paths, curve, work, num_problems, command}}, `hex_speed`, `paper_tables` {recipe: {row:
   published accuracy}}, `paper_rows`: of votes, see `examples/run_hex_study.py` and `run_hex_benchmark.py`
-* `paper_size` {rows[{conditioning, num_layers, mode, precision, samples_per_second, share_of_matrix_rate}], hidden_size,
-  batch_size, clock, compiled, cost{training, sampling, figure} or none, command}; `compilation` {rows[{hidden_size, batch_size, mode,
+* `paper_size` {rows[{conditioning, num_layers, mode, precision, samples_per_second, matrix_rate_gflops, share_of_matrix_rate}],
+  hidden_size, batch_size, clock, rounds, compiled, cost{training, sampling, figure} or none, command}; `compilation` {rows[{hidden_size, batch_size, mode,
   precision, speedup, range, compile_seconds}], conditioning, num_layers, rounds, clock, command}
 """
 

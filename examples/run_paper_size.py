@@ -69,6 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         "hidden_size": args.hidden_size,
         "batch_size": args.batch_size,
         "clock": "processor" if uses_processor_time(args.device) else "wall",
+        "has_amx": args.device == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False),
         "compiled": args.compile is not None,
         "rounds": args.rounds,
         "rows": rows,

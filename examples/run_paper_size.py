@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", nargs="?", const="inductor", metavar="BACKEND", help="compile the blocks")
     args = parser.parse_args(arguments)
+    made_with = environment()  # before the figure changes the checkout
 
     rows = [
         measure(args, conditioning, depth, mode, precision)
@@ -81,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
         results["cost"] = {**measure_cost(args), "figure": place}
         args.figure.parent.mkdir(parents=True, exist_ok=True)
         plot_cost_model(results["cost"]["points"], args.figure)
-    write_results(args.output, {"paper_size": results, "environment": environment()})
+    write_results(args.output, {"paper_size": results, "environment": made_with})
 
 
 def command_line(script: str, arguments: list[str] | None) -> str:

@@ -60,7 +60,7 @@ def measure(args: argparse.Namespace, hidden_size: int, batch_size: int, mode: s
     torch.compiler.reset()
     actions, warm_up = {}, {}
     for name, backend in (("plain", None), ("compiled", args.backend)):
-        made = argparse.Namespace(hidden_size=hidden_size, device=args.device, compile=backend)
+        made = argparse.Namespace(hidden_size=hidden_size, device=args.device, compile_backend=backend)
         torch.manual_seed(0)
         denoiser = make_denoiser(made, args.conditioning, args.depth)
         actions[name] = make_action(made, denoiser, batch_size, mode, precision)

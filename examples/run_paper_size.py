@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--hidden_size", type=int, default=768, help="width; 12 heads, or one for 64 where fewer")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side, after one to warm up")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", nargs="?", const="inductor", metavar="BACKEND", help="compile the blocks")
+    parser.add_argument(
+        "--compile", nargs="?", const="inductor", dest="compile_backend", metavar="BACKEND", help="compile the blocks"
+    )
     args = parser.parse_args(arguments)
     made_with = environment()  # before the figure changes the checkout
 
@@ -71,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
         "batch_size": args.batch_size,
         "clock": "processor" if uses_processor_time(args.device) else "wall",
         "has_amx": args.device == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False),
-        "compiled": args.compile is not None,
+        "compiled": args.compile_backend is not None,
         "rounds": args.rounds,
         "rows": rows,
         "cost": None,
@@ -116,8 +118,8 @@ def make_denoiser(args: argparse.Namespace, conditioning: str, depth: int, laten
     with torch.no_grad():
         for parameter in denoiser.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    if args.compile is not None:
-        denoiser.compile_repeated_blocks(fullgraph=True, backend=args.compile)
+    if args.compile_backend is not None:
+        denoiser.compile_repeated_blocks(fullgraph=True, backend=args.compile_backend)
     return denoiser
 
 

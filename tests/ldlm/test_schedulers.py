@@ -170,6 +170,9 @@ def test_schedulers_that_fail_are_refused_with_what_to_do(scheduler, message):
 )
 def test_what_is_refused_does_fail(scheduler, steps, monkeypatch):
     monkeypatch.setattr("ldlm_hf.ldlm.pipeline_latent_reasoning.check_scheduler", lambda *_: None)
+    scheduler.set_timesteps(steps)
+    if scheduler.timesteps.isnan().any():  # on processors that round below zero what it takes the square root of
+        return
     distance, modes = sample(scheduler, steps)
     assert distance.square().mean().sqrt() > 2 * STD or unevenness(modes) > 0.25
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -310,7 +311,7 @@ def environment() -> dict:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "commit": _commit(),
+        "commit": _commit(Path(__file__)),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
@@ -367,15 +368,15 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _commit() -> str | None:
-    """Return the commit of the checkout that this file belongs to, marked if anything in it was changed since."""
+@cache  # asked once a process: the first result that it writes into the checkout is no change of the code that writes the next
+def _commit(file: Path) -> str | None:
+    """Return the commit of the checkout that the file belongs to, marked if anything in it was changed since."""
     # A package that is installed under a checkout of something else has no commit: git has to know this very file.
-    knows = ("ls-files", "--error-unmatch", Path(__file__).name)
+    knows = ("ls-files", "--error-unmatch", file.name)
     describe = ("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
-    folder = Path(__file__).parent
     try:
         for command in (knows, describe):
-            found = subprocess.run(["git", "-C", folder, *command], capture_output=True, text=True, check=True)
+            found = subprocess.run(["git", "-C", file.parent, *command], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()

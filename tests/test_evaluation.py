@@ -154,21 +154,22 @@ def test_the_environment_names_versions_and_is_plain_json():
     json.dumps(found, allow_nan=False)
 
 
-def test_a_commit_is_named_only_for_a_file_that_git_knows(tmp_path, monkeypatch):
+def test_a_commit_is_named_only_for_a_file_that_git_knows(tmp_path):
     file = tmp_path / "evaluation.py"
     file.write_text("")
-    monkeypatch.setattr(evaluation, "__file__", str(file))
     git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@example.org"]
-    assert evaluation._commit() is None  # no checkout
+    found = evaluation._commit.__wrapped__
+    assert found(file) is None  # no checkout
     subprocess.run([*git, "init", "--quiet"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "one"], check=True)
-    assert evaluation._commit() is None  # installed under a checkout of something else
+    assert found(file) is None  # installed under a checkout of something else
     subprocess.run([*git, "add", file.name], check=True)
     subprocess.run([*git, "commit", "--quiet", "-m", "two"], check=True)
-    commit = evaluation._commit()
+    commit = evaluation._commit(file)
     assert len(commit) == 12
     file.write_text("# changed")
-    assert evaluation._commit() == f"{commit}-dirty"
+    assert found(file) == f"{commit}-dirty"
+    assert evaluation._commit(file) == commit  # as it was when the process first wrote a result
 
 
 def test_results_come_back_and_leave_nothing_beside_them(tmp_path):

@@ -301,7 +301,7 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 
 def environment() -> dict:
-    """Return what a result was made with: versions, processor, threads, commit and date."""
+    """Return what a result was made with: versions, processor, threads, commit (as the process first found it) and date."""
     libraries = ("torch", "transformers", "diffusers", "datasets", "evaluate")
     return {
         "ldlm_hf": __version__,
